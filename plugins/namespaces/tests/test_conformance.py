@@ -1,0 +1,20 @@
+"""Every driver keeps the kit's laws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ctr.testing.namespace import NamespaceConformance
+from ctr_namespaces import DRIVERS, ctr_namespaces
+
+if TYPE_CHECKING:
+    from ctr.drivers import DriverInfo, NamespaceDriver
+
+
+class TestNamespaces(NamespaceConformance):
+    @pytest.fixture(params=[driver[0] for driver in DRIVERS])
+    def info(self, request: pytest.FixtureRequest) -> DriverInfo[NamespaceDriver]:
+        (info,) = (one for one in ctr_namespaces() if one.name == request.param)
+        return info
