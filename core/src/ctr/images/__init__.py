@@ -1,0 +1,1 @@
+"""Images: the content store, layers applied as hostile input, the embedded image, import."""
