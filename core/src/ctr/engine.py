@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctr import journal, supervision
-from ctr.errors import ConflictError, NotFoundError, PrivilegeError
+from ctr.errors import ConflictError, NotFoundError, PrivilegeError, UnsupportedError
 from ctr.launch import Exit, Supervisor, choose_launcher
 from ctr.lifecycle import bring_up
 from ctr.settle import Drivers, ImageFacts, settle
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ctr.config import Settings
-    from ctr.drivers import CgroupDriver, NamespaceDriver, NetworkDriver, StorageDriver
+    from ctr.drivers import CgroupDriver, NamespaceDriver, NetworkDriver, Probe, StorageDriver
     from ctr.images.store import ContentStore, Image
     from ctr.models import Network
     from ctr.plugins import Offer, PluginHost
@@ -72,11 +72,7 @@ class Engine:
     def state(self) -> State:
         """The database and folders, opened and swept at the first use."""
         if self._state is None:
-            if os.geteuid() != 0:
-                raise PrivilegeError(
-                    f"cannot open {self.settings.root}: ctr must run as root",
-                    hint="use sudo; rootless containers are not supported yet",
-                )
+            self.check_root()
             self._state = State(self.settings.root, self.settings.run_root)
             if self.settings.plugins:
                 from ctr import recovery
@@ -84,6 +80,14 @@ class Engine:
                 recovery.after_reboot(self)
                 recovery.sweep(self)
         return self._state
+
+    def check_root(self) -> None:
+        """Raise PrivilegeError unless this process is root's."""
+        if os.geteuid() != 0:
+            raise PrivilegeError(
+                f"cannot open {self.settings.root}: ctr must run as root",
+                hint="use sudo; rootless containers are not supported yet",
+            )
 
     def close(self) -> None:
         """Close the database."""
@@ -101,10 +105,35 @@ class Engine:
         return self._offers[key]
 
     def chosen(self, kind: str) -> str:
-        """The name of the driver that the settings choose."""
+        """The name of the driver that the settings choose.
+
+        Raises NotFoundError; for an explicit choice that can't work here UnsupportedError,
+        which says why and what else there is.
+        """
         offer = self.host.choose(kind, self.settings)
-        self._offers[kind, offer.info.name] = offer
-        return offer.info.name
+        name = offer.info.name
+        self._offers[kind, name] = offer
+        source = self.settings.source(kind)
+        if source:
+            probe = self._probe(offer)
+            if not probe.ok:
+                others = [
+                    other if found.ok else f"{other} ({found.reason})"
+                    for other, found in self._probes(kind)
+                    if other != name
+                ]
+                raise UnsupportedError(
+                    f"cannot use {kind} driver {name} (chosen by {source}): {probe.reason}",
+                    hint=f"the others: {', '.join(others) or 'none'}"
+                    + (f"; {probe.hint}" if probe.hint else ""),
+                )
+        return name
+
+    def _probe(self, offer: Offer) -> Probe:
+        return self.host.probe(offer, self.settings.context(offer.kind, offer.info.name))
+
+    def _probes(self, kind: str) -> list[tuple[str, Probe]]:
+        return [(name, self._probe(offer)) for name, offer in self.host.drivers(kind).items()]
 
     def options(self, kind: str, name: str) -> object:
         """A driver's options as an instance of its class; None when none was given."""
@@ -257,6 +286,8 @@ class Engine:
         from ctr.images import config
         from ctr.parse import check_name
 
+        if make:
+            self.check_root()
         if options.name:
             check_name(options.name)
         # Resolved first: a driver's name that is wrong costs nothing but the message.
@@ -318,7 +349,7 @@ class Engine:
 
     def accounts(self, image: Image, storage: str) -> tuple[bytes, bytes]:
         """The image's passwd and group files; unpacks it for ``storage`` when never done."""
-        from ctr.images.unpack import accounts
+        from ctr.images.accounts import accounts
 
         try:
             return accounts(self.settings.root, image.top)

@@ -217,6 +217,10 @@ def _hint(operation: Operation, errno: int) -> str:
     import errno as codes
 
     kind = type(operation).__name__
+    if kind == "MoveMount" and errno in (codes.EINVAL, codes.ENOTDIR):
+        return "are you trying to mount a folder onto a file (or vice versa)?"
+    if kind == "OomScore":
+        return "lowering it takes CAP_SYS_RESOURCE, which ctr lacks"
     if errno == codes.EPERM:
         return "run as root; inside a container, ctr needs CAP_SYS_ADMIN and an unconfined seccomp"
     if errno == codes.ENOSPC and kind in ("Clone", "Unshare"):

@@ -162,8 +162,8 @@ def merge(image_volumes: tuple[str, ...], asked: list[MountSpec]) -> list[MountS
 def _target(path: str, option: str) -> str:
     if not path.startswith("/") or "\0" in path:
         raise InvalidError(f"cannot use {option}: the target must be an absolute path")
-    target = os.path.normpath(path)
-    if target in ("/", "//"):
+    target = "/" + os.path.normpath(path).lstrip("/")  # normpath keeps two leading slashes
+    if target == "/":
         raise InvalidError(f"cannot use {option}: the target can't be /")
     if target == "/proc" or target.startswith("/proc/"):
         # A mount there defeats what is verified by being procfs (CVE-2019-16884, 2019-19921).

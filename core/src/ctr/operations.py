@@ -99,8 +99,7 @@ class MountAttr(Operation, opcode=6, phase=Phase.PREPARE):
     recursive: int = 0
 
     def describe(self) -> str:
-        what = f"set {self.set:#x}, clear {self.clear:#x}"
-        return f"change attributes of mount [{self.slot}]: {what}"
+        return f"make mount [{self.slot}] {_attributes(self.set, self.clear, self.propagation)}"
 
 
 class Unshare(Operation, opcode=7, phase=Phase.PREPARE):
@@ -200,7 +199,7 @@ class Propagation(Operation, opcode=15, phase=Phase.JOIN):
     flags: int
 
     def describe(self) -> str:
-        return f"set the propagation of / to {self.flags:#x}"
+        return f"make the mounts below / {_attributes(0, 0, self.flags)}"
 
 
 class AttachRoot(Operation, opcode=16, phase=Phase.JOIN):
@@ -305,7 +304,7 @@ class RootAttr(Operation, opcode=24, phase=Phase.SETUP):
     set: int
 
     def describe(self) -> str:
-        return f"set attributes {self.set:#x} on the root mount"
+        return f"make the root mount {_attributes(self.set, 0, 0)}"
 
 
 class PivotRoot(Operation, opcode=25, phase=Phase.ROOT):
@@ -496,6 +495,18 @@ _CLONE_NAMES = (
 def clone_names(flags: int) -> str:
     """The namespaces in ``flags`` by name."""
     return ", ".join(name for bit, name in _CLONE_NAMES if flags & bit) or "no namespace"
+
+
+#: From linux/mount.h: MOUNT_ATTR_… and the propagation flags of mount(2).
+_ATTRIBUTES = ((0x1, "read-only"), (0x2, "nosuid"), (0x4, "nodev"), (0x8, "noexec"))
+_PROPAGATIONS = ((1 << 18, "private"), (1 << 19, "slave"), (1 << 20, "shared"))
+
+
+def _attributes(added: int, cleared: int, propagation: int) -> str:
+    words = [name for bit, name in _PROPAGATIONS if propagation & bit]
+    words += [name for bit, name in _ATTRIBUTES if added & bit]
+    words += [f"not {name}" for bit, name in _ATTRIBUTES if cleared & bit]
+    return ", ".join(words) or f"{added:#x}"
 
 
 def _options(options: tuple[str, ...]) -> str:

@@ -37,7 +37,7 @@ def plan_run(engine: Engine, image: str, command: Sequence[str], options: Contai
     Raises what settling raises; a missing image is a NotFoundError.
     """
     spec, found = engine.specify(image, command, options, make=False)
-    from ctr.images.unpack import accounts
+    from ctr.images.accounts import accounts
 
     try:
         files = accounts(engine.settings.root, found.top)

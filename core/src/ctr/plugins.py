@@ -126,19 +126,16 @@ class PluginHost:
     def choose(self, kind: str, settings: Settings) -> Offer:
         """The driver that the settings name; for cgroups without a choice the first usable.
 
-        Raises NotFoundError; an explicit choice is named with where it was made.
+        Raises NotFoundError, which names where an explicit choice was made, and InvalidError
+        for options that the driver doesn't take: before anything is begun.
         """
-        name = settings.driver(kind)
-        if name is None:
-            return self._first_usable(kind, settings)
-        try:
-            return self.driver(kind, name)
-        except NotFoundError as error:
-            source = settings.source(kind)
-            if source:
-                error.message += f" (chosen by {source})"
-                error.args = (error.message,)
-            raise
+        offer = self._chosen(kind, settings)
+        given = settings.options(kind, offer.info.name)
+        if given:
+            from ctr import options
+
+            options.parse(offer.info.name, offer.info.options, given)
+        return offer
 
     def open(self, offer: Offer, context: DriverContext) -> Any:
         """Call the driver's factory.  What it raises, but for a CtrError, is a DriverError."""
@@ -257,6 +254,19 @@ class PluginHost:
         except Exception as error:  # whatever a third party raises
             return error
         return None
+
+    def _chosen(self, kind: str, settings: Settings) -> Offer:
+        name = settings.driver(kind)
+        if name is None:
+            return self._first_usable(kind, settings)
+        try:
+            return self.driver(kind, name)
+        except NotFoundError as error:
+            source = settings.source(kind)
+            if source:
+                error.message += f" (chosen by {source})"
+                error.args = (error.message,)
+            raise
 
     def _first_usable(self, kind: str, settings: Settings) -> Offer:
         offers = self.drivers(kind)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ctr import journal, supervision
 from ctr.errors import ConflictError
+from ctr.images.accounts import accounts_path
 from ctr.lifecycle import check_transition, take_down
 from ctr.models import Endpoint
-from ctr.start import START, hook_context
+from ctr.start import RECORD, START, hook_context
 from ctr.state import ContainerRow, boot_id
 from ctr.undo import PATIENCE, Undo
 
@@ -63,8 +64,8 @@ def _gc(engine: Engine) -> list[str]:
     for row in engine.state.containers():
         if row.state in ("running", "paused") and not supervision.alive(engine.run_folder(row.id)):
             finish(engine, row.id)
-    removed = _stray_files(engine)
     containers = {row.id: row for row in engine.state.containers()}
+    removed = [*_stray_files(engine), *_stray_images(engine, containers)]
     for kind, valid in _valid_names(engine, containers).items():
         for name, offer in engine.host.drivers(kind).items():
             context = engine.settings.context(kind, name)
@@ -112,7 +113,7 @@ def remove(engine: Engine, reference: str, *, force: bool, volumes: bool) -> Con
         log.reopen()
         engine.state.set_container(row.id, state="removing")
         try:
-            take_down(log, Undo(engine, row.id, force=force, keep_volumes=not volumes))
+            _release(log, Undo(engine, row.id, force=force, keep_volumes=not volumes))
         except ExceptionGroup:
             engine.state.set_container(row.id, state="dead")
             log.hold()
@@ -168,7 +169,7 @@ def _end(engine: Engine, container: str, log: FileJournal, status: Status) -> No
     log.reopen()
     undo = Undo(engine, container)
     if not committed or row is None or row.spec["rm"]:
-        take_down(log, undo)
+        _release(log, undo)
         log.discard()
     else:
         lost = not status.exited
@@ -189,6 +190,12 @@ def _end(engine: Engine, container: str, log: FileJournal, status: Status) -> No
 
         context = hook_context(from_json(row.spec), 0, engine.container_folder(container), {})
         engine.host.warn_call("ctr_poststop", context=context)
+
+
+def _release(log: FileJournal, undo: Undo) -> None:
+    """Undo everything, the record last: while anything is left, the container is listed."""
+    take_down(log, undo, only=lambda entry: entry.step not in RECORD)
+    take_down(log, undo)
 
 
 def _stray_files(engine: Engine) -> list[str]:
@@ -225,6 +232,22 @@ def _stray_files(engine: Engine) -> list[str]:
                 pass  # its maker is at work
             finally:
                 os.close(descriptor)
+    return removed
+
+
+def _stray_images(engine: Engine, containers: dict[str, ContainerRow]) -> list[str]:
+    """Remove blobs and account files that no image and no container needs."""
+    removed = engine.content.gc(row.spec["image_id"] for row in containers.values())
+    chains = {
+        *(image.top for image in engine.content.images()),
+        *(row.spec["chain_id"] for row in containers.values()),
+    }
+    valid = {accounts_path(engine.settings.root, chain) for chain in chains}
+    folder = os.path.join(engine.settings.root, "accounts")
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        path = os.path.join(folder, name)
+        if path not in valid:
+            os.unlink(path)
     return removed
 
 

@@ -268,10 +268,8 @@ def _devices(
 
 def _sysctls(options: ContainerOptions, private: dict[str, bool]) -> tuple[tuple[str, str], ...]:
     asked = dict(
-        sysctl.parse(
-            f"{key}={value}", private_network=private["network"], private_ipc=private["ipc"]
-        )
-        for key, value in options.sysctls
+        sysctl.parse(text, private_network=private["network"], private_ipc=private["ipc"])
+        for text in options.sysctls
     )
     if private["network"]:
         for path, value in sysctl.defaults(user_namespace=private["user"]):

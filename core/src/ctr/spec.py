@@ -32,7 +32,7 @@ class ContainerOptions(NamedTuple):
     cap_drop: tuple[str, ...] = ()
     privileged: bool = False
     security_opt: tuple[str, ...] = ()
-    sysctls: tuple[tuple[str, str], ...] = ()
+    sysctls: tuple[str, ...] = ()
     ulimits: tuple[str, ...] = ()
     shm_size: int = 64 << 20
     init: bool = False

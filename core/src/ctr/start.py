@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ctr.security.users import Identity
     from ctr.spec import ContainerSpec
 
+#: The steps by which a container is known.
+RECORD = frozenset({"record", "folders"})
 #: The steps that hold what only a running container has.
 START = frozenset({"cgroup", "address", "supervisor", "endpoint"})
 

@@ -69,15 +69,16 @@ class Undo:
         self.engine.state.drop_container(self.container)
 
     def _undo_folders(self, record: Record) -> None:
-        import shutil
-
         for folder in (
             self.engine.run_folder(self.container),
             self.engine.container_folder(self.container),
         ):
-            shutil.rmtree(folder, ignore_errors=True)
-            if os.path.exists(folder):
-                raise StateError(f"cannot remove {folder}")
+            try:
+                _remove_folder(folder)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StateError(f"cannot remove {folder}: {error.strerror}") from error
 
     def _undo_volumes(self, record: Record) -> None:
         from ctr import volumes
@@ -116,3 +117,11 @@ class Undo:
                 f"cannot release container {self.container[:12]}: its supervisor still runs",
                 hint="`ctr rm -f` ends it",
             )
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder that holds only files (shutil.rmtree costs 7 ms to import)."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            os.unlink(entry.path)
+    os.rmdir(path)

@@ -14,7 +14,7 @@ from ctr_net_bridge.options import Options
 
 
 def test_defaults() -> None:
-    assert Options() == Options(nat=True, mtu=1500, subnet="", bridge="ctr0")
+    assert Options() == Options(nat=True, mtu=1500, subnet="", bridge="")
 
 
 def test_every_option_has_help() -> None:

@@ -136,7 +136,7 @@ WITH_SLOT: list[tuple[Operation, list[str]]] = [
     (ops.JoinCgroup(0), ["write"]),
     (ops.AttachRoot(0), ["move_mount"]),
     (ops.MoveMount(0, "/mnt"), [*FIND, "move_mount", "close"]),
-    (ops.MaskPath("/x", 0), [*FIND, "fstat", "open_tree", "move_mount", "close", "close"]),
+    (ops.MaskPath("/x", 0), [*FIND, "fstat", "open_tree", "mount_setattr", "move_mount", "close", "close"]),
 ]
 # What needs the container's root.
 WITH_ROOT: list[tuple[Operation, list[str]]] = [
@@ -347,7 +347,7 @@ def test_a_folder_is_masked_by_an_empty_tmpfs_and_a_file_by_null() -> None:
     folder = calls(ops.MaskPath("/proc/acpi", 0), results={"fstat": DIRECTORY})
     assert folder == [*FIND, "fstat", *NEW_MOUNT, "move_mount", "close", "close"]
     file = calls(SLOT, ops.MaskPath("/proc/keys", 0))
-    assert file == ["open", *FIND, "fstat", "open_tree", "move_mount", "close", "close"]
+    assert file == ["open", *FIND, "fstat", "open_tree", "mount_setattr", "move_mount", "close", "close"]
 
 
 def test_missing_folders_are_made_one_at_a_time_by_descriptor() -> None:

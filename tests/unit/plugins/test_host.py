@@ -222,5 +222,10 @@ def test_an_explicit_choice_is_that_driver_or_an_error(site):
     settings = load({"storage": "beta"}, {}, uid=0, system_file="/nonexistent")
     with pytest.raises(NotFoundError, match=r"installed: alpha \(chosen by --storage\)"):
         site.host().choose("storage", settings)
+    settings = load(
+        {"storage": "alpha", "storage_opts": ("x=1",)}, {}, uid=0, system_file="/nonexistent"
+    )
+    with pytest.raises(InvalidError, match="driver alpha has no options"):
+        site.host().choose("storage", settings)
     settings = load({"storage": "alpha"}, {}, uid=0, system_file="/nonexistent")
     assert site.host().choose("storage", settings).info.name == "alpha"

@@ -58,6 +58,20 @@ def test_a_skip_inside_a_test_of_a_required_driver_is_a_failure(run, monkeypatch
     run(source, "--ctr-require=storage:missing").assert_outcomes(failed=1)
 
 
+def test_an_ability_that_a_required_driver_does_not_declare_is_skipped(run, monkeypatch):
+    monkeypatch.setattr(pytest_plugin, "_unusable", lambda driver: "")
+    source = """
+        import pytest
+        from ctr.testing.pytest_plugin import Undeclared
+
+        pytestmark = pytest.mark.driver("storage:missing")
+
+        def test_it(): raise Undeclared("it does not declare it")
+        def test_other(): pass
+    """
+    run(source, "--ctr-require=storage:missing").assert_outcomes(passed=1, skipped=1)
+
+
 def test_a_required_driver_needs_a_test_that_passes(run):
     result = run("def test_other(): pass", "--ctr-require=storage:overlay")
     result.assert_outcomes(passed=1)

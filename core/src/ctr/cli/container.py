@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
+
+from ctr.cli.output import ago, each, print_table
 
 if TYPE_CHECKING:
     from ctr.cli.main import Cli
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 def ls(cli: Cli, everything: bool, quiet: bool, no_trunc: bool) -> None:
     """List containers."""
     from ctr.cli.engine import open_engine
-    from ctr.cli.output import print_table
 
     engine = open_engine(cli)
     rows = [row for row in engine.containers() if everything or row.state in ("running", "paused")]
@@ -38,7 +38,7 @@ def ls(cli: Cli, everything: bool, quiet: bool, no_trunc: bool) -> None:
                 row.id[:width],
                 row.image,
                 _command(row, no_trunc=no_trunc),
-                f"{_ago(row.created_ns)} ago",
+                f"{ago(row.created_ns)} ago",
                 _status(row),
                 "",
                 row.name,
@@ -56,7 +56,6 @@ def ls(cli: Cli, everything: bool, quiet: bool, no_trunc: bool) -> None:
 def rm(cli: Cli, containers: tuple[str, ...], force: bool, volumes: bool) -> None:
     """Remove containers."""
     from ctr.cli.engine import open_engine
-    from ctr.cli.output import each
 
     engine = open_engine(cli)
 
@@ -96,27 +95,7 @@ def _command(row: ContainerRow, *, no_trunc: bool) -> str:
 
 def _status(row: ContainerRow) -> str:
     if row.state == "running":
-        return f"Up {_ago(row.started_ns)}"
+        return f"Up {ago(row.started_ns)}"
     if row.state == "exited":
-        return f"Exited ({row.exit_code}) {_ago(row.finished_ns)} ago"
+        return f"Exited ({row.exit_code}) {ago(row.finished_ns)} ago"
     return row.state.capitalize()
-
-
-def _ago(ns: int) -> str:
-    """Docker's words for how long ago a time in nanoseconds is."""
-    seconds = max(0, int(time.time() - ns / 1e9))
-    for limit, size, word in (
-        (1, 1, "Less than a second"),
-        (2, 1, "1 second"),
-        (60, 1, "seconds"),
-        (120, 60, "About a minute"),
-        (3600, 60, "minutes"),
-        (7200, 3600, "About an hour"),
-        (48 * 3600, 3600, "hours"),
-        (14 * 86400, 86400, "days"),
-        (60 * 86400, 7 * 86400, "weeks"),
-        (730 * 86400, 30 * 86400, "months"),
-    ):
-        if seconds < limit:
-            return word if word[0].isupper() or word[0] == "1" else f"{seconds // size} {word}"
-    return f"{seconds // (365 * 86400)} years"

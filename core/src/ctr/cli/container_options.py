@@ -120,7 +120,7 @@ def build(values: dict[str, Any]) -> ContainerOptions:
         cap_drop=values["cap_drop"],
         privileged=values["privileged"],
         security_opt=values["security_opt"],
-        sysctls=tuple(parse.pairs(values["sysctl"], "--sysctl").items()),
+        sysctls=values["sysctl"],
         ulimits=values["ulimit"],
         shm_size=parse.size(values["shm_size"] or "64m", "--shm-size"),
         init=values["init"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctr.cli.output import each, print_json, print_table
+from ctr.cli.output import ago, each, print_json, print_table
 from ctr.errors import ConflictError, CtrError, ImageError, InvalidError, StateError
 from ctr.images import reference as references
 from ctr.images.store import ContentStore, label
@@ -229,12 +229,10 @@ def _since(created: object) -> str:
     """An image's time in docker's words; it may be anything."""
     from datetime import UTC, datetime
 
-    from ctr.cli.container import _ago
-
     try:
         moment = datetime.fromisoformat(str(created))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return f"{_ago(int(moment.timestamp()) * 1_000_000_000)} ago"
+        return f"{ago(int(moment.timestamp()) * 1_000_000_000)} ago"
     except (ValueError, OverflowError):
         return "N/A"

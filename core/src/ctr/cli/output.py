@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from ctr.errors import CtrError
@@ -56,3 +57,23 @@ def each(references: Sequence[str], act: Callable[[str], str]) -> None:
         raise errors[0]
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(references)} failed", errors)
+
+
+def ago(ns: int) -> str:
+    """Docker's words for how long ago a time in nanoseconds is."""
+    seconds = max(0, int(time.time() - ns / 1e9))
+    for limit, size, word in (
+        (1, 1, "Less than a second"),
+        (2, 1, "1 second"),
+        (60, 1, "seconds"),
+        (120, 60, "About a minute"),
+        (3600, 60, "minutes"),
+        (7200, 3600, "About an hour"),
+        (48 * 3600, 3600, "hours"),
+        (14 * 86400, 86400, "days"),
+        (60 * 86400, 7 * 86400, "weeks"),
+        (730 * 86400, 30 * 86400, "months"),
+    ):
+        if seconds < limit:
+            return word if word[0].isupper() or word[0] == "1" else f"{seconds // size} {word}"
+    return f"{seconds // (365 * 86400)} years"

@@ -105,6 +105,8 @@ def apply(
     except OSError as error:
         kind = StateError if error.errno in _MACHINE else ImageError
         raise kind(f"cannot apply {name}:{where} {error.strerror}") from error
+    finally:
+        applier.close()
     return Applied(reader.diff_id, reader.size, count)
 
 
@@ -115,15 +117,22 @@ def _quoted(name: bytes) -> str:
 
 
 class _Folder:
-    """An open folder, and its path in the tree without any link; closed when unused."""
+    """An open folder, and its path in the tree without any link.
 
-    def __init__(self, fd: int, prefix: int) -> None:
+    Closed when nothing uses it, or by ``_Applier.close``: ``opened`` holds what is still open.
+    """
+
+    def __init__(self, fd: int, prefix: int, opened: set[int]) -> None:
         self.fd = fd
+        self._opened = opened
+        opened.add(fd)
         # The kernel's own word for the path: the same folder by two links is one folder.
         self.path = os.readlink(f"/proc/self/fd/{fd}")[prefix:].strip("/")
 
     def __del__(self) -> None:
-        os.close(self.fd)
+        if self.fd in self._opened:
+            self._opened.remove(self.fd)
+            os.close(self.fd)
 
 
 class _Applier:
@@ -131,11 +140,17 @@ class _Applier:
         self._root = root_fd
         self._depth = limits.depth
         self._prefix = len(os.readlink(f"/proc/self/fd/{root_fd}"))
+        self._opened: set[int] = set()
         self._folders: dict[str, _Folder] = {}
         #: Names that this layer made or went through, by the path of their folder.
         self._made: dict[str, set[str]] = {}
         #: Time of each folder that was made or changed inside.
         self._times: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close every folder, also those that an error on its way still refers to."""
+        while self._opened:
+            os.close(self._opened.pop())
 
     def entry(self, entry: Entry, reader: TarReader) -> None:
         """Apply one entry."""
@@ -216,18 +231,13 @@ class _Applier:
     def _apply_link(self, folder: _Folder, name: str, entry: Entry) -> None:
         target_folder, _, target = os.fsdecode(entry.target).rpartition("/")
         source = self._existing_folder(target_folder)
-        if source is None or not target:
+        wanted = _status(source, target) if source else None
+        if source is None or wanted is None:
             raise MalformedError(f"a hard link to {_quoted(entry.target)}, which is not there")
-        # stat first: making room for the link must not remove what it links to.
-        wanted = os.stat(target, dir_fd=source.fd, follow_symlinks=False)
-        try:
-            there = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            pass
-        else:
-            if os.path.samestat(wanted, there):
-                return
-            self._remove(folder, name)
+        there = _status(folder, name)
+        if there and os.path.samestat(wanted, there):
+            return  # removing it would remove what it links to
+        self._remove(folder, name)
         os.link(target, name, src_dir_fd=source.fd, dst_dir_fd=folder.fd, follow_symlinks=False)
 
     def _apply_symlink(self, folder: _Folder, name: str, entry: Entry) -> None:
@@ -283,13 +293,18 @@ class _Applier:
                 if error.errno not in _NO_FOLDER:
                     raise
                 return None
-            folder = _Folder(fd, self._prefix)
-            if folder.path.count("/") >= self._depth:
-                raise MalformedError(f"a path of more than {self._depth} folders")
+            folder = self._opened_folder(fd)
             self._times.setdefault(folder.path, os.fstat(fd).st_mtime_ns)
             if len(self._folders) >= _CACHED_FOLDERS:
                 self._folders.clear()
             self._folders[name] = folder
+        return folder
+
+    def _opened_folder(self, fd: int) -> _Folder:
+        folder = _Folder(fd, self._prefix, self._opened)
+        # Links make names shorter than paths are; `_remove_tree` needs a bound on these.
+        if folder.path.count("/") >= self._depth:
+            raise MalformedError(f"a path of more than {self._depth} folders")
         return folder
 
     def _make_folder(self, parent: _Folder, name: str) -> _Folder:
@@ -297,9 +312,8 @@ class _Applier:
         child = self._open_child(parent, name) or self._open_link(parent, name)
         if child is None:
             self._make(parent, name, lambda: os.mkdir(name, 0o700, dir_fd=parent.fd))
-            child = _Folder(
-                os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=parent.fd), self._prefix
-            )
+            fd = os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=parent.fd)
+            child = self._opened_folder(fd)
             os.fchown(child.fd, 0, 0)
             os.fchmod(child.fd, _NEW_FOLDER_MODE)
             self._times[child.path] = 0
@@ -312,7 +326,7 @@ class _Applier:
             if error.errno not in _NO_FOLDER:
                 raise
             return None
-        return _Folder(fd, self._prefix)
+        return self._opened_folder(fd)
 
     def _open_link(self, parent: _Folder, name: str) -> _Folder | None:
         try:
@@ -323,7 +337,7 @@ class _Applier:
             if error.errno not in _NO_FOLDER:
                 raise
             return None
-        return _Folder(fd, self._prefix)
+        return self._opened_folder(fd)
 
     def _note(self, path: str, name: str) -> None:
         """Remember that this layer made ``name``, and so goes through each folder above."""
@@ -347,11 +361,10 @@ class _Applier:
 
     def _remove(self, folder: _Folder, name: str) -> None:
         """Remove a name and all below it; one that is not there is a success."""
-        try:
-            is_file = stat.S_ISREG(os.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mode)
-        except FileNotFoundError:
+        status = _status(folder, name)
+        if status is None:
             return
-        if not is_file:
+        if not stat.S_ISREG(status.st_mode):
             self._folders.clear()  # some may have been reached through it
         _remove_tree(folder.fd, name)
 
@@ -366,6 +379,13 @@ class _Applier:
                 child = self._open_child(folder, name)
                 if child is not None:
                     self._hide_below(child)
+
+
+def _status(folder: _Folder, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder.fd, follow_symlinks=False) if name else None
+    except FileNotFoundError:
+        return None
 
 
 def _remove_tree(fd: int, name: str) -> None:

@@ -327,12 +327,8 @@ def _parse_header(block: bytes) -> _Header:
     (name, mode, uid, gid, size, mtime, checksum, type_, target, magic, _version, _user, _group,
      major, minor, prefix) = _HEADER.unpack(block)
     # fmt: on
-    expected = _number(checksum)
-    if sum(block) - sum(checksum) + 8 * 0x20 != expected:
-        # Sun's tar added signed characters.
-        signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:])
-        if signed + 8 * 0x20 != expected:
-            raise MalformedError("a header with a wrong checksum: this is no tar, or a damaged one")
+    if not _is_checksum(block, checksum):
+        raise MalformedError("a header with a wrong checksum: this is no tar, or a damaged one")
     name, target = name.split(b"\0", 1)[0], target.split(b"\0", 1)[0]
     if magic == b"ustar\0" and prefix[0]:  # GNU's magic has a space, and other fields there
         name = prefix.split(b"\0", 1)[0] + b"/" + name
@@ -349,6 +345,18 @@ def _parse_header(block: bytes) -> _Header:
         _bounded(_number(major), _MAX_MAJOR, "device number") if device else 0,
         _bounded(_number(minor), _MAX_MINOR, "device number") if device else 0,
     )
+
+
+def _is_checksum(block: bytes, field: bytes) -> bool:
+    """The sum of the bytes, those of the checksum as spaces; Sun's tar added signed ones."""
+    try:
+        expected = _number(field) - 8 * 0x20
+    except MalformedError:
+        return False
+    rest = block[:148] + block[156:]
+    if expected == sum(rest):
+        return True
+    return expected == sum(byte - 256 if byte > 127 else byte for byte in rest)
 
 
 def _with_pax(header: _Header, pax: dict[bytes, bytes]) -> _Header:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ctr import kernel
 from ctr.errors import DigestError, DriverError, ImageError
 from ctr.images import digest as digests
+from ctr.images.accounts import accounts_path
 from ctr.images.files import Lock, make_folder, replace
 from ctr.models import SnapshotOptions
 
@@ -57,20 +58,10 @@ def unpack(
                 if name not in _committed(driver):
                     _make(store, layer, driver, driver_name, name, parent, state_root, limits)
         parent = name
-    if not os.path.exists(_accounts_path(state_root, image.top)):
+    if not os.path.exists(accounts_path(state_root, image.top)):
         with Lock(_lock_path(state_root, driver_name, image.top)):
             _read_accounts_again(driver, driver_name, image.top, state_root)
     return image.top
-
-
-def accounts(state_root: str, chain_id: str) -> tuple[bytes, bytes]:
-    """``/etc/passwd`` and ``/etc/group`` of an unpacked tree, empty where it has none.
-
-    Raises FileNotFoundError when the tree was never unpacked.
-    """
-    with open(_accounts_path(state_root, chain_id), "rb") as file:
-        saved = json.load(file)
-    return saved["passwd"].encode("latin-1"), saved["group"].encode("latin-1")
 
 
 def _committed(driver: StorageDriver) -> set[str]:
@@ -155,7 +146,7 @@ def _read_accounts_again(
 
 def _save_accounts(root: int, state_root: str, name: str) -> None:
     saved = {file: _read_file(root, f"etc/{file}") for file in ("passwd", "group")}
-    replace(_accounts_path(state_root, name), json.dumps(saved).encode())
+    replace(accounts_path(state_root, name), json.dumps(saved).encode())
 
 
 def _read_file(root: int, path: str) -> str:
@@ -181,7 +172,3 @@ def _read_file(root: int, path: str) -> str:
 def _lock_path(state_root: str, driver_name: str, name: str) -> str:
     # 256 files at most: lock files can't be removed safely.
     return os.path.join(state_root, "locks", f"unpack-{driver_name}-{name[7:9]}")
-
-
-def _accounts_path(state_root: str, name: str) -> str:
-    return os.path.join(state_root, "accounts", f"{name.removeprefix('sha256:')}.json")

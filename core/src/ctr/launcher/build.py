@@ -33,7 +33,7 @@ def sources(*, freestanding: bool) -> list[str]:
     return [
         os.path.join(here, name)
         for name in sorted(os.listdir(here))
-        if name.endswith(".c") and (freestanding or name != "freestanding.c")
+        if name.endswith(".c") and (freestanding or not name.startswith("freestanding"))
     ]
 
 

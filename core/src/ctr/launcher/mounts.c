@@ -276,6 +276,18 @@ static int make_cover(struct run *run)
 	return clone_mount(run->cover, 0);
 }
 
+/* A read-only mount of the host's /dev/null: root in the container owns that file, and could
+ * change the mode of it for the whole host (a device takes writes all the same). */
+static int cover_file(int null)
+{
+	struct mount_attr64 attr = {.attr_set = MOUNT_ATTR_RDONLY};
+	int mount = clone_mount(null, 0);
+
+	if (mount >= 0 && sys_mount_setattr(mount, 0, &attr) < 0)
+		return closing(mount, -1);
+	return mount;
+}
+
 OPERATION(mask_path)
 {
 	const char *path = (const char *)fields[0].data;
@@ -290,10 +302,10 @@ OPERATION(mask_path)
 		cover = make_cover(run);
 	} else {
 		null = slot_get(run, &fields[1]);
-		cover = null < 0 ? -1 : clone_mount(null, 0);
+		cover = null < 0 ? -1 : cover_file(null);
 	}
 	if (cover < 0)
-		return closing(target, run->detail[0] ? -1 : fail(run, "open_tree", NULL));
+		return closing(target, run->detail[0] ? -1 : fail(run, "cover", path));
 	if (sys_move_mount(cover, target) < 0)
 		return closing(target, fail(run, "move_mount", path));
 	if (cover != run->cover)

@@ -117,9 +117,11 @@ bool decode_fields(const struct operation *operation, struct field *fields)
 	struct reader reader = {operation->payload, operation->size};
 	const char *kind;
 
-	for (kind = operation->type->fields; *kind; kind++)
-		if (!take_field(&reader, *kind, fields++))
+	for (kind = operation->type->fields; *kind; kind++, fields++) {
+		*fields = (struct field){0};
+		if (!take_field(&reader, *kind, fields))
 			return false;
+	}
 	return reader.left == 0;
 }
 

@@ -159,7 +159,7 @@ class Supervisor:
     # -- before the launch ----------------------------------------------------------------
 
     def lock(self) -> bool:
-        """Take the lock whose holder is the container's supervisor; keep it until we end."""
+        """Take the lock whose holder is the container's supervisor, and the status file."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         fd = os.open("lock", flags, 0o600, dir_fd=protocol.RUN_DIR_FD)
         try:
@@ -167,6 +167,8 @@ class Supervisor:
         except BlockingIOError:
             return False
         self.lock_fd = fd
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        self.status_fd = os.open("status", flags, 0o600, dir_fd=protocol.RUN_DIR_FD)
         return True
 
     def load(self) -> None:
@@ -224,7 +226,8 @@ class Supervisor:
         self.control.close()
         for stream in self.streams:
             stream.close()
-        for fd in (protocol.PROGRAM_FD, protocol.RUN_DIR_FD, self.lock_fd, *self.oom_files):
+        mine = (protocol.PROGRAM_FD, protocol.RUN_DIR_FD, self.lock_fd, self.status_fd)
+        for fd in (*mine, *self.oom_files):
             os.close(fd)
         reset_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -382,10 +385,7 @@ class Supervisor:
 
     def record(self, line: str) -> None:
         """Append one event to the status file, by one write(2)."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        fd = os.open("status", flags, 0o600, dir_fd=protocol.RUN_DIR_FD)
-        os.write(fd, f"{line}\n".encode())
-        os.close(fd)
+        os.write(self.status_fd, f"{line}\n".encode())
 
 
 def _stat(pid: int) -> list[bytes]:

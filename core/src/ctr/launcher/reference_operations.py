@@ -182,6 +182,9 @@ def mask_path(run: Run, op: ops.MaskPath) -> None:
         else:
             flags = linux.OPEN_TREE_CLONE | linux.AT_EMPTY_PATH
             cover = run.kernel.open_tree(run.slot(op.null), "", flags)
+            # Root in the container owns the host's /dev/null, and could change its mode.
+            read_only = linux.MOUNT_ATTR_RDONLY
+            run.kernel.mount_setattr(cover, "", linux.AT_EMPTY_PATH, attr_set=read_only)
         with run.closing(cover):
             run.attach(cover, target)
 

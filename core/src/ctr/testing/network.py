@@ -35,6 +35,7 @@ from ctr.errors import CtrError, NotFoundError
 from ctr.ipam import host_interface_name, mac_for
 from ctr.kernel import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
 from ctr.models import Endpoint, Network
+from ctr.testing.pytest_plugin import Undeclared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -565,4 +566,4 @@ def _stranger(name: str) -> None:
 
 def _needs(info: DriverInfo[NetworkDriver], capability: str) -> None:
     if capability not in info.capabilities:
-        pytest.skip(f"driver {info.name} does not declare {capability}")
+        raise Undeclared(f"driver {info.name} does not declare {capability}")

@@ -27,6 +27,7 @@ import pytest
 from ctr.drivers import DriverContext, DriverInfo, Snapshot, StorageDriver, StorageUsage
 from ctr.errors import ConflictError, CtrError, InvalidError, NotFoundError
 from ctr.models import SnapshotOptions
+from ctr.testing.pytest_plugin import Undeclared
 from ctr.testing.storage_files import FileLaws
 from ctr.testing.storage_support import (
     CAPABILITY,
@@ -450,7 +451,7 @@ class StorageConformance(FileLaws, TroubleLaws):
 
 def _declared(info: DriverInfo[StorageDriver], capability: str) -> None:
     if capability not in info.capabilities:
-        pytest.skip(f"{info.name} does not declare {capability!r}")
+        raise Undeclared(f"{info.name} does not declare {capability!r}")
 
 
 def _entry(name: str, kind: bytes) -> tarfile.TarInfo:

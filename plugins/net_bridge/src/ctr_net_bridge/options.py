@@ -23,7 +23,10 @@ class Options:
         metadata={"help": "IPv4 subnet as A.B.C.D/LENGTH; empty: the first free default pool"},
     )
     bridge: str = attrs.field(
-        default="ctr0",
-        validator=attrs.validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"),
-        metadata={"help": "name of the bridge on the host"},
+        default="",
+        validator=attrs.validators.matches_re(r"|[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"),
+        metadata={
+            "help": "name of the bridge on the host; empty: ctr0, or for another --root than the "
+            "usual one a name made from it"
+        },
     )
