@@ -169,7 +169,7 @@ def test_a_missing_driver_can_be_lived_with(ctr, tmp_path) -> None:
     script = (
         "import sys; from ctr import plugin_index as p; real = p.load\n"
         "p.load = lambda folder: [x for x in real(folder) if x.name != 'storage-vfs']\n"
-        "from ctr.cli.main import main; main()"
+        "from ctr.__main__ import main; main()"
     )
 
     def without(*args: str) -> subprocess.CompletedProcess[str]:

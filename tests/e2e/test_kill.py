@@ -23,7 +23,7 @@ KILLER = textwrap.dedent(
     import os, signal, sys
 
     from ctr import engine, journal, start, undo
-    from ctr.cli.main import main
+    from ctr.__main__ import main
     from ctr.lifecycle import Step
 
     wanted = sys.argv.pop(1)

@@ -92,7 +92,7 @@ class State:
             if not os.path.exists(path) or not os.path.isdir(os.path.join(run_root, "containers")):
                 self._make_folders()
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
-            self._db.execute("pragma synchronous = normal")
+            self._db.executescript("pragma synchronous = normal; pragma wal_autocheckpoint = 200")
             (version,) = self._db.execute("pragma user_version").fetchone()
             if version == 0:
                 self._make_schema()

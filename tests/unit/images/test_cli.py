@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ctr.cli.main import main
+from ctr.cli.main import run as main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 def ctr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Ctr:
     def run(*arguments: object) -> tuple[int, str, str]:
         root = ["--root", str(tmp_path / "root"), "--run-root", str(tmp_path / "run")]
-        with pytest.raises(SystemExit) as ended:
-            main([*root, "image", *map(str, arguments)])
+        status = main([*root, "image", *map(str, arguments)])
         out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
+        return status, out, err
 
     return run
 

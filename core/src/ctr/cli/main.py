@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -51,7 +51,31 @@ class Cli:
         _tell("warning", message, self.settings.log_format)
 
 
-class LazyGroup(click.Group):
+class Command(click.Command):
+    """A command whose ``--help`` costs nothing until it is asked for."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Click's own, without its look-up of a translation, which imports ``locale`` (3 ms)."""
+        names = self.get_help_option_names(ctx)
+        if names and self._help_option is None:
+            self._help_option = click.Option(
+                sorted(names, key=len),
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                help="Show this message and exit.",
+                callback=_show_help,
+            )
+        return self._help_option
+
+
+def _show_help(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class LazyGroup(Command, click.Group):
     """A group whose commands are ``name: ("module:attribute", short help)``."""
 
     def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -196,11 +220,6 @@ def cli(
 @cli.group("container", cls=LazyGroup, table=_CONTAINER)
 def container() -> None:
     """Manage containers."""
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit with its status."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:

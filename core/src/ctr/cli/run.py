@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctr.cli.container_options import build, container_options
+from ctr.cli.main import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ctr.timing import Timeline
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=Command, context_settings={"allow_interspersed_args": False})
 @container_options
 @click.option("--timing", is_flag=True, help="Print where each millisecond went.")
 @click.argument("image")
@@ -34,21 +35,17 @@ def run(cli: Cli, /, image: str, command: tuple[str, ...], timing: bool, **value
     from ctr.relay import Streams, relay
 
     engine = open_engine(cli, timeline)
-    timeline.mark("open engine")
-    try:
-        with _stop_signals():
-            spec, found = engine.specify(image, command, options)
-            timeline.mark("settle")
-            with Streams(stdin=options.stdin) as streams:
-                running = engine.start(spec, found, streams.ends)
-                streams.started()
-                ended = relay(running.supervisor, streams)
-        timeline.mark("container ran")
-        engine.finish(spec.id, ended)
-        running.supervisor.done()
-        timeline.mark("clean up")
-    finally:
-        engine.close()
+    with _stop_signals():
+        spec, found = engine.specify(image, command, options)
+        timeline.mark("settle")
+        with Streams(stdin=options.stdin) as streams:
+            running = engine.start(spec, found, streams.ends)
+            streams.started()
+            ended = relay(running.supervisor, streams)
+    timeline.mark("container ran")
+    engine.finish(spec.id, ended)
+    running.supervisor.done()
+    timeline.mark("clean up")
     if ended.oom:
         cli.warn(f"container {spec.name} was killed: out of memory (limit: --memory)")
     if timing:
