@@ -121,6 +121,19 @@ def test_hostname_options(ctr) -> None:
     assert result.out.split() == ["box", "lan"]
 
 
+def test_the_network_of_a_host_without_a_name(ctr) -> None:
+    argv = ctr.argv("run", "--rm", "--network", "host", "base", "hostname")
+    nameless = 'echo "(none)" > /proc/sys/kernel/hostname; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", nameless, "sh", *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert re.fullmatch(r"[0-9a-f]{12}\n", done.stdout), done.stderr
+
+
 def test_writes_stay_in_the_container(ctr) -> None:
     assert (
         ctr.run("base", "sh", "-c", "rm /bin/true; echo x > /etc/marker; ls /bin/true").status == 1
@@ -184,6 +197,16 @@ def test_init_reaps_and_forwards(ctr) -> None:
     result = ctr.run("--init", "base", "sh", "-c", "echo $$; exit 5")
     assert result.status == 5
     assert result.out != "1\n"
+
+
+def test_a_machine_without_the_compiled_launcher(ctr) -> None:
+    result = ctr.run("-i", "base", "sh", "-c", "cat; exit 3", stdin="in", CTR_LAUNCHER="reference")
+    assert result == (3, "in", "")
+    refused = ctr.run("--init", "base", "true", CTR_LAUNCHER="reference")
+    assert refused.status == 125
+    message, hint = refused.err.splitlines()
+    assert message.startswith("ctr: cannot use the reference launcher: only the compiled one can ")
+    assert hint == "hint: apt install gcc libc6-dev, then install ctr-core anew"
 
 
 def test_limits(ctr) -> None:
@@ -250,6 +273,7 @@ def test_namespaces_of_another_container(ctr) -> None:
         process.communicate(timeout=20)
 
 
+@pytest.mark.driver("namespace:time")
 def test_time_namespace(ctr) -> None:
     with open("/proc/uptime") as file:
         up = float(file.read().split()[0])

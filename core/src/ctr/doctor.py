@@ -159,7 +159,7 @@ def _drivers(settings: Settings, host: PluginHost) -> Iterator[Check]:
                 yield Check("drivers", kind, PROBLEM, error.message, error.hint)
         for name, offer in host.drivers(kind).items():
             needed = name == default or (kind == "namespace" and name in NEEDED_NAMESPACES)
-            probe = host.probe(offer, settings.context(kind, name))
+            probe = host.probe(offer, settings)
             yield Check(
                 "drivers",
                 f"{kind} {name}",

@@ -130,19 +130,14 @@ class Engine:
         return name
 
     def _probe(self, offer: Offer) -> Probe:
-        return self.host.probe(offer, self.settings.context(offer.kind, offer.info.name))
+        return self.host.probe(offer, self.settings)
 
     def _probes(self, kind: str) -> list[tuple[str, Probe]]:
         return [(name, self._probe(offer)) for name, offer in self.host.drivers(kind).items()]
 
     def options(self, kind: str, name: str) -> object:
         """A driver's options as an instance of its class; None when none was given."""
-        words = self.settings.options(kind, name)
-        if not words:
-            return None
-        from ctr import options
-
-        return options.parse(name, self.offer(kind, name).info.options, words)
+        return self.host.options(self.offer(kind, name), self.settings)
 
     def driver(self, kind: str, name: str) -> Any:
         """A driver, opened once.  Raises NotFoundError or DriverError."""

@@ -525,7 +525,7 @@ def mount_detached(mount: Mount) -> int:
 
 
 def _mount_staged(kernel: Kernel, mount: Mount) -> int:
-    """Mount in a helper process, whose mount namespace goes with it; take the descriptor."""
+    """Mount in a process of its own, whose mount namespace goes with it; take the descriptor."""
     import socket
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -225,7 +225,7 @@ def _hint(operation: Operation, errno: int) -> str:
         return "run as root; inside a container, ctr needs CAP_SYS_ADMIN and an unconfined seccomp"
     if errno == codes.ENOSPC and kind in ("Clone", "Unshare"):
         return "a limit in /proc/sys/user is reached (max_*_namespaces)"
-    if errno == codes.EINVAL and kind == "Clone":
+    if errno == codes.EINVAL and kind in ("Clone", "Unshare"):
         return "this kernel lacks one of the namespaces; `ctr doctor` tells which"
     if errno in (codes.ENODEV, codes.EINVAL) and "Mount" in kind:
         return "the kernel lacks the file system or one of its options; `ctr doctor` tells more"

@@ -130,12 +130,20 @@ class PluginHost:
         for options that the driver doesn't take: before anything is begun.
         """
         offer = self._chosen(kind, settings)
-        given = settings.options(kind, offer.info.name)
-        if given:
-            from ctr import options
-
-            options.parse(offer.info.name, offer.info.options, given)
+        self.options(offer, settings)
         return offer
+
+    def options(self, offer: Offer, settings: Settings) -> object:
+        """The driver's options as an instance of its class; None when none was given.
+
+        Raises InvalidError for options that the driver doesn't take.
+        """
+        given = settings.options(offer.kind, offer.info.name)
+        if not given:
+            return None
+        from ctr import options
+
+        return options.parse(offer.info.name, offer.info.options, given)
 
     def open(self, offer: Offer, context: DriverContext) -> Any:
         """Call the driver's factory.  What it raises, but for a CtrError, is a DriverError."""
@@ -149,10 +157,16 @@ class PluginHost:
                 f" ({offer.distribution} {offer.version}): {_cause(error)}"
             ) from error
 
-    def probe(self, offer: Offer, context: DriverContext) -> Probe:
-        """The driver's probe; one that raises is a failed one."""
+    def probe(self, offer: Offer, settings: Settings) -> Probe:
+        """The driver's probe with the options that the settings give it.
+
+        One that raises is a failed one, and so are options that the driver doesn't take.
+        """
         try:
-            result = offer.info.probe(context)
+            options = self.options(offer, settings)
+            result = offer.info.probe(settings.context(offer.kind, offer.info.name, options))
+        except CtrError as error:
+            return Probe(False, error.message, error.hint)
         except Exception as error:  # whatever a third party raises
             return Probe(False, f"probe failed: {_cause(error)}")
         if isinstance(result, Probe):
@@ -273,7 +287,7 @@ class PluginHost:
         order = [name for name in CGROUP_DRIVERS if name in offers]
         reasons = []
         for name in [*order, *(name for name in offers if name not in CGROUP_DRIVERS)]:
-            probe = self.probe(offers[name], settings.context(kind, name))
+            probe = self.probe(offers[name], settings)
             if probe.ok:
                 return offers[name]
             reasons.append(f"{name}: {probe.reason}")

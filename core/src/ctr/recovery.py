@@ -71,7 +71,7 @@ def _gc(engine: Engine) -> list[str]:
             context = engine.settings.context(kind, name)
             if kind == "storage" and not os.path.isdir(context.root):
                 continue  # never used
-            if kind == "cgroup" and not engine.host.probe(offer, context).ok:
+            if kind == "cgroup" and not engine.host.probe(offer, engine.settings).ok:
                 continue  # its hierarchies are not here, and so no groups
             driver = engine.driver(kind, name)
             removed += [f"{kind} {name}: {item}" for item in driver.gc(valid)]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Docker's default, and what `--userns private` maps when no --uidmap says otherwise.
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_MAP = (IdMap(0, 100000, 65536),)
+#: What uname(2) says as long as nobody gave the machine a name (linux/uts.h).
+_NO_NODENAME = "(none)"
 NOBODY_MAP_HINT = "write for instance --uidmap 0:100000:65536"
 
 
@@ -207,7 +209,9 @@ def _hostname(options: ContainerOptions, container: str, private: dict[str, bool
             raise InvalidError("cannot use --hostname: it conflicts with the UTS mode (--uts)")
         return os.uname().nodename
     if not options.hostname and options.network == "host":
-        return os.uname().nodename  # as docker does
+        name = os.uname().nodename  # as docker does
+        if name != _NO_NODENAME:
+            return name
     if len(options.hostname) > 64 or len(options.domainname) > 64:
         raise InvalidError("cannot use --hostname: more than 64 characters")
     return options.hostname or container[:12]

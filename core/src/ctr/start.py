@@ -169,6 +169,10 @@ class Start:
         timeline = self.engine.timeline
         timeline.mark("compile")
         trace = self.engine.trace
+        if self.engine.launcher == "reference":
+            from ctr.launcher.reference_executor import check
+
+            check(program.operations)
         data = encoding.encode(program.operations, flags=encoding.TRACE if trace else 0)
         self.supervisor = spawn(
             self.engine.launcher,

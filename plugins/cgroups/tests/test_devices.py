@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -35,7 +36,7 @@ def run_program(code, kind, major, minor, wanted):
     """A BPF interpreter of the few instructions that there are."""
     bits = sum(ACCESS[letter] for letter in wanted)
     context = struct.pack("<III", bits << 16 | TYPES[kind], major, minor)
-    registers = [None] * 11
+    registers: list[Any] = [None] * 11
     registers[1] = "context"
     lines = [struct.unpack_from("<BBhi", code, at) for at in range(0, len(code), 8)]
     at = 0
@@ -74,7 +75,7 @@ class V1Group:
 
     def __init__(self, lines):
         self.allow = True
-        self.exceptions = {}
+        self.exceptions: dict[tuple[str, str, str], set[str]] = {}
         for file, line in lines:
             assert file in ("devices.allow", "devices.deny")
             verb = file == "devices.allow"

@@ -163,6 +163,7 @@ def test_without_nftables(
     monkeypatch.setattr(nat, "_program", lambda: None)
     with pytest.raises(UnsupportedError, match="neither libnftables") as caught:
         driver.create_network(NETWORK)
+    assert caught.value.hint.startswith("install nftables, or ")
     assert "nat=false" in caught.value.hint
     assert {link["ifname"] for link in ip("link")} == host.own_links
     driver.remove_network(NETWORK)
@@ -181,6 +182,8 @@ def test_refused_rules(driver: BridgeNetwork, way: str, monkeypatch: pytest.Monk
     with pytest.raises(UnsupportedError, match=r"cannot set up NAT for bridge ctr0: .+") as caught:
         driver.create_network(NETWORK)
     assert "\n" not in caught.value.message
+    assert caught.value.hint.startswith("the kernel needs nf_tables with NAT")
+    assert "nat=false" in caught.value.hint
     assert ruleset() == []
     driver.remove_network(NETWORK)
     (info,) = ctr_network_drivers()

@@ -49,7 +49,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
-    monkeypatch.setattr(socket, "socket", kernel)
+    monkeypatch.setattr("ctr_net_bridge.netlink.socket.socket", kernel)
     return kernel
 
 

@@ -27,7 +27,7 @@ def test_declared_options() -> None:
     assert info.options == f"{Options.__module__}:{Options.__name__}"
 
 
-@pytest.mark.parametrize("wrong", [{"mtu": 67}, {"mtu": 65536}, {"bridge": "a/b"}, {"bridge": ""}])
+@pytest.mark.parametrize("wrong", [{"mtu": 67}, {"mtu": 65536}, {"bridge": "a/b"}])
 def test_wrong_values(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"mtu|bridge"):
         Options(**wrong)  # type: ignore[arg-type]

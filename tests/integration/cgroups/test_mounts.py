@@ -83,11 +83,11 @@ def test_read_only(look, v1, private):
             try:
                 os.mkdir(path)
             except OSError as error:
-                errors.append(os.strerror(error.errno))
+                errors.append(str(error.strerror))
         try:
             os.close(os.open(f"{folder_of(v1)}/pids.max", os.O_WRONLY))
         except OSError as error:
-            errors.append(os.strerror(error.errno))
+            errors.append(str(error.strerror))
         return "\n".join(errors)
 
     answer = look(work, private=private, writable=False)
@@ -143,7 +143,7 @@ def test_user_namespace(look, v1, private):
         try:
             os.mkdir(f"{folder_of(v1)}/new")
         except OSError as error:
-            return f"{pids} {os.strerror(error.errno)}"
+            return f"{pids} {error.strerror}"
         return f"{pids} made"
 
     maps = "0 100000 65536\n"

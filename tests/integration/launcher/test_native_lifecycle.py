@@ -31,6 +31,7 @@ pytestmark = pytest.mark.root
 
 MEGABYTE = 1 << 20
 ZERO = MakeNode("/dev/zero", 0o20666, 1, 5)
+NULL = MakeNode("/dev/null", 0o20666, 1, 3)  # what a shell gives its background jobs to read
 WAIT = "echo ready; while :; do sleep 0.02; done"
 INITS = pytest.mark.parametrize("last", [[], [Init()]], ids=["plain", "init"])
 
@@ -92,7 +93,7 @@ def test_signal_reaches_the_command(begin, last):
 
 def test_init_reaps_orphans(run):
     script = "(sleep 0.05 & ); sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status; echo end"
-    assert run("sh", "-c", script, last=[Init()]).stdout == b"end\n"
+    assert run("sh", "-c", script, last=[Init()], setup=[NULL]).stdout == b"end\n"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +356,7 @@ def test_slow_client_makes_the_container_wait(begin):
 def test_leftover_writer_does_not_hold_the_exit_up(begin):
     """Without a PID namespace of its own, the container's children outlive its PID 1."""
     script = "sleep 60 & echo $!; yes & echo $! >&2"
-    with begin("sh", "-c", script, flags=FRESH & ~NEWPID) as running:
+    with begin("sh", "-c", script, flags=FRESH & ~NEWPID, setup=[NULL]) as running:
         assert running.start()
         result = running.finish()
         assert result.exit_code == 0

@@ -68,7 +68,7 @@ def test_what_needs_the_compiled_launcher_is_refused_before_anything_is_done(run
     result = run("true", **part)
     assert result.kinds == [protocol.FAILED, 0]
     assert result.failure.a == -1
-    assert "needs the compiled one" in result.failure.text
+    assert "only the compiled one can" in result.failure.text
 
 
 def test_a_leftover_writer_does_not_hold_the_exit_up(begin):

@@ -32,7 +32,13 @@ class Host:
 
     def drivers(self, kind):
         return {
-            name: Offer(kind, DriverInfo(name, "", None, None), "p", "d", "1")
+            name: Offer(
+                kind,
+                DriverInfo(name, "", lambda context: None, lambda context: Probe(True)),
+                "p",
+                "d",
+                "1",
+            )
             for name in self.offered[kind]
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class World:
 
     def steps(self) -> list[Step]:
         return [
-            Step(f"s{i}", {"name": f"s{i}"}, lambda i=i, how=how: self.act(i, how))
+            Step(f"s{i}", {"name": f"s{i}"}, functools.partial(self.act, i, how))
             for i, how in enumerate(self.breaks)
         ]
 

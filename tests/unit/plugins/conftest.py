@@ -65,7 +65,13 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "site"
     folder.mkdir()
-    kept = [path for path in sys.path if "site-packages" not in path]
+    (folder / "__pycache__").mkdir()  # made later, it would change the folder's time
+    # The standard library alone: what is imported already stays, and its folders don't change.
+    kept = [
+        path
+        for path in sys.path
+        if path.startswith(sys.base_prefix) and "site-packages" not in path
+    ]
     monkeypatch.setattr(sys, "path", [str(folder), *kept])
     importlib.invalidate_caches()
     site = Site(folder)

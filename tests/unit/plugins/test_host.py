@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 
+import attrs
 import pytest
 
 from ctr.config import load
@@ -30,6 +31,11 @@ def hooks(body: str) -> str:
 
 def offer(probe=lambda context: Probe(True), factory=lambda context: None) -> Offer:
     return Offer("storage", DriverInfo("x", "", factory, probe), "plug", "dist-x", "1.0")
+
+
+@attrs.frozen
+class Options:
+    size: int = 0
 
 
 CONTEXT = DriverContext("/r", "/rr")
@@ -170,12 +176,23 @@ def test_hook_calls_can_be_traced(site, capsys):
 
 
 def test_a_probe_that_raises_has_failed(site):
-    host = site.host()
-    assert host.probe(offer(), CONTEXT) == Probe(True)
-    assert host.probe(offer(probe=lambda context: 1 // 0), CONTEXT) == Probe(
+    host, settings = site.host(), load({}, {})
+    assert host.probe(offer(), settings) == Probe(True)
+    assert host.probe(offer(probe=lambda context: 1 // 0), settings) == Probe(
         False, "probe failed: ZeroDivisionError: integer division or modulo by zero"
     )
-    assert not host.probe(offer(probe=lambda context: None), CONTEXT).ok
+    assert not host.probe(offer(probe=lambda context: None), settings).ok
+
+
+def test_a_probe_sees_the_options_that_the_driver_would_get(site):
+    site.storage("ctr-a", "a", "x")
+    sized = offer(probe=lambda context: Probe(context.options.size == 64, "size"))
+    sized = sized._replace(info=sized.info._replace(options=f"{__name__}:Options"))
+    host = site.host()
+    assert host.probe(sized, load({"storage": "x", "storage_opts": ("size=64",)}, {})).ok
+    assert not host.probe(sized, load({"storage": "x", "storage_opts": ("size=65",)}, {})).ok
+    wrong = host.probe(sized, load({"storage": "x", "storage_opts": ("siz=64",)}, {}))
+    assert (wrong.ok, wrong.hint) == (False, "did you mean 'size'?")
 
 
 def test_a_factory_that_raises_names_its_plugin(site):

@@ -116,9 +116,9 @@ print(*sys.modules)
         "PYTHONPATH": os.pathsep.join(path for path in [*sys.path, *_packages()] if path),
         "XDG_CACHE_HOME": str(site.folder.parent / "cache"),
     }
-    for _ in range(3):  # the first makes the index and __pycache__, which outdates the index
+    for _ in range(2):  # the first makes the index
         run = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             cwd=site.folder.parent,
             env=environment,
             capture_output=True,

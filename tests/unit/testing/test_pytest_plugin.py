@@ -49,7 +49,7 @@ def test_a_skip_of_a_required_driver_is_a_failure(run, monkeypatch, way):
 
 
 def test_a_skip_inside_a_test_of_a_required_driver_is_a_failure(run, monkeypatch):
-    monkeypatch.setattr(pytest_plugin, "_unusable", lambda driver: "")
+    monkeypatch.setattr(pytest_plugin, "_unusable", lambda driver, folder: "")
     source = """
         import pytest
         @pytest.mark.driver("storage:missing")
@@ -59,7 +59,7 @@ def test_a_skip_inside_a_test_of_a_required_driver_is_a_failure(run, monkeypatch
 
 
 def test_an_ability_that_a_required_driver_does_not_declare_is_skipped(run, monkeypatch):
-    monkeypatch.setattr(pytest_plugin, "_unusable", lambda driver: "")
+    monkeypatch.setattr(pytest_plugin, "_unusable", lambda driver, folder: "")
     source = """
         import pytest
         from ctr.testing.pytest_plugin import Undeclared

@@ -30,7 +30,7 @@ def drivers(cli: Cli, form: str) -> None:
             except NotFoundError as error:
                 cli.warn(error.message)
         for name, offer in cli.host.drivers(kind).items():
-            probe = cli.host.probe(offer, cli.settings.context(kind, name))
+            probe = cli.host.probe(offer, cli.settings)
             record: dict[str, Any] = {
                 "kind": kind,
                 "driver": name,

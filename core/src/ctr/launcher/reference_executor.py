@@ -45,8 +45,9 @@ def check(program: Sequence[Operation]) -> None:
         name = type(operation).__name__
         if isinstance(operation, (Setns, Init)):
             raise UnsupportedError(
-                f"cannot run {name} with the reference launcher: "
-                "it needs the compiled one (apt install gcc libc6-dev, then reinstall ctr)"
+                "cannot use the reference launcher: "
+                f"only the compiled one can {operation.describe()}",
+                hint="apt install gcc libc6-dev, then install ctr-core anew",
             )
         for field, value in operation.items():
             if field in _LEAST_SLOT and not _LEAST_SLOT[field] <= value < MAX_SLOTS:

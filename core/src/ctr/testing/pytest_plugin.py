@@ -18,9 +18,13 @@ driver is a failure, and so is a session in which no test of it passed.
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+
+# pytest.skip.Exception, under the name by which type checkers know it.
+from _pytest.outcomes import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -35,7 +39,7 @@ MATRIX = {"CTR_STORAGE": "storage", "CTR_NETWORK_DRIVER": "network", "CTR_CGROUP
 _required = pytest.StashKey[dict[str, bool]]()
 
 
-class Undeclared(pytest.skip.Exception):
+class Undeclared(Skipped):
     """Skips a law of an ability that the driver doesn't declare, required or not."""
 
 
@@ -71,8 +75,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    folder = item.config.getoption("basetemp") or tempfile.gettempdir()
     for driver in _drivers(item):
-        reason = _unusable(driver)
+        reason = _unusable(driver, os.path.abspath(folder))
         if reason:
             pytest.skip(f"{driver}: {reason}")
 
@@ -136,7 +141,7 @@ def _drivers(item: pytest.Item) -> list[str]:
     return names
 
 
-def _unusable(driver: str) -> str:
+def _unusable(driver: str, folder: str) -> str:
     """Why a driver can't work here; empty when it can."""
     from ctr.config import load
     from ctr.errors import NotFoundError
@@ -144,11 +149,13 @@ def _unusable(driver: str) -> str:
 
     kind, _, name = driver.partition(":")
     host = PluginHost()
+    # A storage driver is asked about the file system that tests keep their roots on.
+    settings = load({"root": folder}, os.environ)
     try:
         offer = host.driver(kind, name)
     except NotFoundError as error:
         return error.message
-    probe = host.probe(offer, load({}, os.environ).context(kind, name))
+    probe = host.probe(offer, settings)
     return "" if probe.ok else probe.reason or "its probe says no"
 
 

@@ -77,7 +77,11 @@ class V2:
             Clone(CLONE_NEWCGROUP if private else 0, slot),
         ]
         if "memory" in self._controllers:
-            operations.insert(0, WatchOom(f"{path}/memory.events"))
+            events = f"{path}/memory.events"
+            # A group that exists without it was not handed the controller: ctr runs inside a
+            # group that holds processes, and without a limit there is no OOM kill to tell of.
+            if os.path.exists(events) or not os.path.exists(path):
+                operations.insert(0, WatchOom(events))
         return operations
 
     def mounts(self, group: str, slots: Slots, *, private: bool, writable: bool) -> list[Operation]:
@@ -117,17 +121,22 @@ class V2:
         return limits
 
     def _enable(self, path: str) -> None:
-        """Hand every controller down to the groups below ``path``, as far as it will."""
+        """Hand every controller down to the groups below ``path``, as far as it will.
+
+        None where processes live: memory and io can't be had there (EBUSY), and cpu or pids
+        alone would make it the root of a threaded subtree, where nothing can be cloned into
+        a group (EOPNOTSUPP; cgroup-v2.rst, "Threads").  Whoever asks for a limit gets the
+        error.
+        """
         file = f"{path}/cgroup.subtree_control"
         missing = set(self._controllers).difference(tree.read(file).split())
-        if not missing:
+        if not missing or _holds_processes(path):
             return
         try:
             tree.write(file, " ".join(f"+{name}" for name in sorted(missing)))
         except OSError:
-            # One that can't be had here (EBUSY: processes live in ``path``; EINVAL: a
-            # threaded group) must not take the others along.  Whoever asks for a limit of
-            # it gets the error.
+            # One that can't be had (ENOENT: it was not handed to ``path``; EINVAL: cpu while
+            # there are realtime processes) must not take the others along.
             for name in sorted(missing):
                 try:
                     tree.write(file, f"+{name}")
@@ -155,6 +164,18 @@ class V2:
                 f"cannot limit {controller} in {path}: {parent} does not hand the controller down",
                 hint=f"move the processes of {parent} and of those above into groups of their own",
             )
+
+
+def _holds_processes(path: str) -> bool:
+    """Whether processes are in the group itself, where that counts: not in the real root."""
+    if not os.path.exists(f"{path}/cgroup.type"):  # the real root has none
+        return False
+    try:
+        return bool(tree.read(f"{path}/cgroup.procs"))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # a threaded group has only threads
+            raise
+        return True
 
 
 def _kill(path: str) -> None:

@@ -13,7 +13,6 @@ import ctypes
 from ctr.errors import DriverError, UnsupportedError
 
 LIBRARY = "libnftables.so.1"
-HINT = "install nftables, or make the network without NAT: network option nat=false"
 
 
 def enable(bridge: str, subnet: str) -> None:
@@ -25,7 +24,7 @@ def enable(bridge: str, subnet: str) -> None:
     """
     error = _run(_rules(bridge, subnet))
     if error:
-        raise UnsupportedError(f"cannot set up NAT for bridge {bridge}: {error}", hint=HINT)
+        raise UnsupportedError(f"cannot set up NAT for bridge {bridge}: {error}", hint=hint())
 
 
 def disable(bridge: str) -> None:
@@ -42,6 +41,15 @@ def disable(bridge: str) -> None:
 def refusal() -> str:
     """Tell why ``enable`` can't work here, empty when it can; the kernel checks, then drops."""
     return _run(_rules("ctr-probe", "192.0.2.0/24"), check=True)
+
+
+def hint() -> str:
+    """Say what to do about a refusal: without nftables, and where the kernel is what refuses."""
+    if _library() or _program():
+        lacks = "the kernel needs nf_tables with NAT (modules nft_chain_nat, nft_masq, nft_ct)"
+    else:
+        lacks = "install nftables"
+    return f"{lacks}, or make the network without NAT: ctr --network-opt nat=false"
 
 
 def _table(bridge: str) -> str:

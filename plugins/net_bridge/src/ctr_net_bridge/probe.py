@@ -31,5 +31,5 @@ def probe(context: DriverContext) -> Probe:
     except OSError as error:
         return Probe(False, f"rtnetlink fails: {error.strerror}")
     if getattr(context.options, "nat", True) and (reason := nat.refusal()):
-        return Probe(False, f"no NAT: {reason}", nat.HINT)
+        return Probe(False, f"no NAT: {reason}", nat.hint())
     return Probe(True)
