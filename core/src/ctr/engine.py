@@ -240,7 +240,7 @@ class Engine:
         return ContentStore(os.path.join(self.settings.root, "content"))
 
     def image(self, reference: str, *, make: bool = True) -> Image:
-        """Find an image; unless ``make`` is off, ``base`` is made when it is missing.
+        """Find an image.  A missing ``base`` is made; with ``make`` off, foretold.
 
         Raises NotFoundError.
         """
@@ -249,9 +249,9 @@ class Engine:
         except NotFoundError:
             from ctr.images import base
 
-            if not make or not base.is_base(reference):
+            if not base.is_base(reference):
                 raise
-            return base.ensure_base(self.content)
+            return base.ensure_base(self.content) if make else base.to_be_made()
 
     def unpack(self, image: str, storage: str) -> str:
         """Unpack an image for a storage driver; returns the top snapshot's name."""

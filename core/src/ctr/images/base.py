@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NAME = "docker.io/library/base:latest"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_CONFIG = {"Env": [f"PATH={PATH}"], "Cmd": ["/bin/sh"]}
 _MAX_LAYER = 1 << 30  # bytes
 _FOLDERS = {
     "dev": 0o755, "etc": 0o755, "home": 0o755, "mnt": 0o755, "opt": 0o755, "proc": 0o555,
@@ -118,6 +119,14 @@ def ensure_base(store: ContentStore) -> Image:
             return store.resolve(NAME)
 
 
+def to_be_made() -> Image:
+    """What is known of the image before it is made: all but its digests."""
+    from ctr.images.store import Image
+
+    unknown = "<made on first use>"
+    return Image(NAME, unknown, unknown, {"config": _CONFIG}, (), (unknown,))
+
+
 def make_base(store: ContentStore, *, busybox: str | None = None) -> None:
     """Make the image and name it ``base``; ``busybox``: the program's path, "" for none."""
     if busybox is None:
@@ -141,7 +150,7 @@ def _publish(ingest: Ingest, layers: list[tuple[str, int]], busybox: str) -> Non
         "architecture": architecture(),
         "os": "linux",
         "created": epoch,
-        "config": {"Env": [f"PATH={PATH}"], "Cmd": ["/bin/sh"]},
+        "config": _CONFIG,
         "rootfs": {"type": "layers", "diff_ids": [digest for digest, _ in layers]},
         "history": [
             {"created": epoch, "created_by": "ctr: skeleton"},
