@@ -339,8 +339,11 @@ class Engine:
     def _timed(self, start: Start) -> Any:
         for step in start.steps():
             yield step
-            if step.name != "supervisor":
-                self.timeline.mark(step.name)
+            if step.name == "supervisor":
+                continue  # it has phases of its own
+            driver = step.record.get("driver")
+            plugin = self.offer(step.record["kind"], driver).plugin if driver else "core"
+            self.timeline.mark(step.name, plugin)
 
     def accounts(self, image: Image, storage: str) -> tuple[bytes, bytes]:
         """The image's passwd and group files; unpacks it for ``storage`` when never done."""

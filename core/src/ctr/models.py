@@ -3,8 +3,6 @@
 Sizes are bytes, times nanoseconds since the epoch, unless the name says otherwise.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

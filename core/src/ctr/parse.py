@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 #: Names of containers, volumes and networks (docker's rule).
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+# Patterns are text: re compiles one at its first use, and a command uses few.
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 
-_SIZE = re.compile(r"(-?\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?\Z", re.IGNORECASE)
+_SIZE = r"(-?\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?"
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_ENV_NAME = re.compile(r"[^=\0]+\Z")
-_CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
+_CPUSET = r"\d+(-\d+)?(,\d+(-\d+)?)*"
 
 
 def check_name(value: str, what: str = "--name") -> str:
     """A valid object name, or InvalidError."""
-    if not NAME.match(value) or len(value) > 255:
+    if not re.fullmatch(_NAME, value) or len(value) > 255:
         raise InvalidError(
             f"cannot use {what} {value!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )
@@ -35,7 +35,7 @@ def check_name(value: str, what: str = "--name") -> str:
 
 def size(value: str, option: str) -> int:
     """``64m``, ``1.5g``, ``512`` (bytes); -1 stays -1."""
-    match = _SIZE.match(value.strip())
+    match = re.fullmatch(_SIZE, value.strip(), re.IGNORECASE)
     if not match:
         raise InvalidError(
             f"cannot use {option} {value!r}: not a size", hint="write it like 512m or 2g"
@@ -68,7 +68,7 @@ def nano_cpus(value: str) -> int:
 
 def cpuset(value: str, option: str) -> str:
     """A list such as ``0-2,4``."""
-    if not _CPUSET.match(value):
+    if not re.fullmatch(_CPUSET, value):
         raise InvalidError(f"cannot use {option} {value!r}: not a list like 0-2,4")
     return value
 
@@ -111,7 +111,7 @@ def environment(values: Iterable[str], files: Iterable[str], own: Mapping[str, s
 
 def _variable(text: str, own: Mapping[str, str]) -> list[str]:
     name, equals, _ = text.partition("=")
-    if not _ENV_NAME.match(name) or "\0" in text:
+    if not name or "\0" in text:
         raise InvalidError(f"cannot use --env {text!r}: not NAME=VALUE")
     if equals:
         return [text]

@@ -33,7 +33,7 @@ DRIVER_HOOKS = {
     "namespace": "ctr_namespaces",
 }
 
-_DRIVER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_DRIVER_NAME = r"[a-z0-9][a-z0-9_-]{0,31}"
 
 
 class Plugin(NamedTuple):
@@ -156,7 +156,7 @@ def offers(manager: PluginManager, kind: str, module: object) -> list[DriverInfo
                 f" has version {API}"
             )
         # It becomes part of a path.
-        if not _DRIVER_NAME.fullmatch(str(info.name)):
+        if not re.fullmatch(_DRIVER_NAME, str(info.name)):
             raise ValueError(f"{info.name!r} is no name for a driver")
     return infos
 

@@ -4,8 +4,6 @@
 ``ContainerSpec`` is the final, merged object that policy was checked on and that is recorded.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from ctr.models import DeviceRule, IdMap, Resources, Throttle

@@ -191,7 +191,8 @@ class Start:
         except BaseException:
             self.supervisor.abandon()
             raise
-        timeline.mark("launch")
+        timeline.operation(None)
+        timeline.mark("execute")
 
     def program(self) -> Program:
         """Compile the launch program; writes the container's files first."""
@@ -231,7 +232,7 @@ class Start:
             self.attach(pid)
         hook = {1: "ctr_create_runtime", 2: "ctr_create_container", 3: "ctr_start_container"}[point]
         self.engine.call_hook(hook, self.spec, pid)
-        self.engine.timeline.mark(f"sync {'?ABC'[point]}")
+        self.engine.timeline.mark(f"launch to sync point {'?ABC'[point]}")
 
     def attach(self, pid: int) -> None:
         from ctr.lifecycle import Entry
@@ -254,6 +255,8 @@ class Start:
                 driver.attach(self.network, self.endpoint, descriptor)
         finally:
             os.close(descriptor)
+        plugin = self.engine.offer("network", self.network.driver).plugin
+        self.engine.timeline.mark("attach", plugin)
 
 
 def inputs(

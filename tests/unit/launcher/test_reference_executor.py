@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STDIO = (51, 52, 53)
 SLOT = ops.OpenPath(0, "/x", os.O_PATH)
+EXT4 = 0xEF53
 DIRECTORY = fake_status(stat.S_IFDIR | 0o755)
 
 
@@ -56,6 +57,8 @@ def execute(
 def calls(*program: Operation, **fake: Any) -> list[str]:
     """The names of the calls that a program makes beyond those of its Clone."""
     kernel = FakeKernel(**fake)
+    if any(isinstance(operation, ops.MountAt | ops.MoveMount) for operation in program):
+        kernel.results["fstype_magic"] = EXT4  # nothing is mounted on procfs
     whole = sorted([ops.Clone(0), *program], key=lambda operation: operation.phase)
     done, reports = execute(whole, kernel)
     assert done, reports.sent
@@ -69,6 +72,7 @@ def calls(*program: Operation, **fake: Any) -> list[str]:
 
 NEW_MOUNT = ["fsopen", "fsconfig_create", "fsmount", "close"]
 FIND = ["open", "openat2", "close"]  # a path in the host's root, for want of a container's
+PLACE = [*FIND, "fstype_magic", "move_mount"]
 
 # Each operation and the system calls that it is.
 TABLE: list[tuple[Operation, list[str]]] = [
@@ -90,10 +94,10 @@ TABLE: list[tuple[Operation, list[str]]] = [
     (ops.Unshare(linux.CLONE_NEWTIME), ["unshare"]),
     (ops.WriteFile("/x", b"1", Verify.PROCFS), ["open", "fstype_magic", "write", "close"]),
     (ops.Propagation(linux.MS_PRIVATE), ["mount"]),
-    (ops.MountAt("tmpfs", "/tmp"), [*NEW_MOUNT, *FIND, "move_mount", "close", "close"]),
+    (ops.MountAt("tmpfs", "/tmp"), [*NEW_MOUNT, *PLACE, "close", "close"]),
     (
         ops.MountAt("proc", "/proc"),
-        [*NEW_MOUNT, *FIND, "move_mount", "open_tree", "close", "close"],
+        [*NEW_MOUNT, *PLACE, "open_tree", "close", "close"],
     ),
     (
         ops.MakeNode("/dev/null", stat.S_IFCHR, 1, 3),
@@ -135,7 +139,7 @@ WITH_SLOT: list[tuple[Operation, list[str]]] = [
     (ops.MountAttr(0, 1, userns=0), ["mount_setattr"]),
     (ops.JoinCgroup(0), ["write"]),
     (ops.AttachRoot(0), ["move_mount"]),
-    (ops.MoveMount(0, "/mnt"), [*FIND, "move_mount", "close"]),
+    (ops.MoveMount(0, "/mnt"), [*PLACE, "close"]),
     (
         ops.MaskPath("/x", 0),
         [*FIND, "fstat", "open_tree", "mount_setattr", "move_mount", "close", "close"],
@@ -229,12 +233,12 @@ def blamed(program: Sequence[Operation]) -> list[int]:
 
 
 def fake(**options: Any) -> FakeKernel:
-    """A kernel on which PROGRAM succeeds: the first file that is looked at is a cgroup's."""
+    """A kernel on which PROGRAM succeeds: it looks at these file systems, one after the other."""
     kernel = FakeKernel(**options)
+    seen = [linux.CGROUP_SUPER_MAGIC, linux.PROC_SUPER_MAGIC, EXT4, EXT4, linux.PROC_SUPER_MAGIC]
 
     def magic(fd: int) -> int:
-        first = [call.name for call in kernel.calls].count("fstype_magic") == 1
-        return linux.CGROUP_SUPER_MAGIC if first else linux.PROC_SUPER_MAGIC
+        return seen[kernel.names.count("fstype_magic") - 1]
 
     kernel.results["fstype_magic"] = magic
     return kernel
@@ -306,8 +310,8 @@ def test_the_child_is_the_supervisors() -> None:
         (ops.OpenPath(0, "/x", 0, Verify.DIRECTORY), {}),
         (ops.OpenPath(0, "/x", 0, Verify.CGROUP), {}),
         (ops.OpenPath(0, "/x", 0, Verify.NSFS), {}),
-        (ops.WriteFile("/x", b"", Verify.PROCFS), {"fstype_magic": 0xEF53}),
-        (ops.Sysctl("a/b", "1"), {"fstype_magic": 0xEF53}),
+        (ops.WriteFile("/x", b"", Verify.PROCFS), {"fstype_magic": EXT4}),
+        (ops.Sysctl("a/b", "1"), {"fstype_magic": EXT4}),
         (ops.MountAttr(9, 1), {}),
         (ops.JoinCgroup(9), {}),
         (ops.AttachRoot(9), {}),
@@ -324,6 +328,15 @@ def test_what_does_not_verify_is_not_used(operation: Operation, results: dict[st
     assert not done
     assert reports.sent[-1][:3] == (protocol.FAILED, whole.index(operation), errno.EBADF)
     assert "write" not in kernel.names
+    assert "move_mount" not in kernel.names
+
+
+@pytest.mark.parametrize("operation", [ops.MountAt("tmpfs", "/x"), ops.MoveMount(0, "/x")])
+def test_nothing_is_mounted_on_procfs(operation: Operation) -> None:
+    kernel = FakeKernel()
+    program = [SLOT, ops.Clone(0), operation]
+    _, reports = execute(program, kernel)
+    assert reports.sent[-1][:3] == (protocol.FAILED, 2, errno.EPERM)
     assert "move_mount" not in kernel.names
 
 

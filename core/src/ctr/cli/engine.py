@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ctr.engine import Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ctr.cli.main import Cli
     from ctr.program import Operation
     from ctr.timing import Timeline
@@ -15,14 +17,18 @@ if TYPE_CHECKING:
 
 def open_engine(cli: Cli, timeline: Timeline | None = None) -> Engine:
     """The engine of the command's settings; ``CTR_LAUNCHER`` may name an executor."""
-    trace = None
+    trace: Callable[[Operation], None] | None = None
+    if timeline and timeline.watching:
+        trace = timeline.operation
     if cli.settings.debug:
         import logging
 
         log = logging.getLogger("ctr.launch")
 
-        def trace(operation: Operation) -> None:
+        def tell(operation: Operation) -> None:
             log.debug("%s: %s", operation.by, operation.describe())
+
+        trace = tell
 
     return Engine(
         cli.settings,

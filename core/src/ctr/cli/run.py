@@ -30,6 +30,8 @@ def run(cli: Cli, /, image: str, command: tuple[str, ...], timing: bool, **value
     from ctr.timing import Timeline
 
     timeline = Timeline()
+    if timing:
+        timeline.watch()
     options = build(values)
     from ctr.cli.engine import open_engine
     from ctr.relay import Streams, relay

@@ -18,8 +18,8 @@ MAX_ITEMS = 4096
 MAX_TEXT = 128 << 10  # bytes of one string: execve(2) takes no longer argument
 MAX_PATH = 4095  # bytes, from linux/limits.h
 
-_PORT = re.compile("[0-9]{1,5}(?:-[0-9]{1,5})?(?:/(?:tcp|udp|sctp))?")
-_SIGNAL = re.compile("[A-Z0-9+-]{1,20}")
+_PORT = "[0-9]{1,5}(?:-[0-9]{1,5})?(?:/(?:tcp|udp|sctp))?"
+_SIGNAL = "[A-Z0-9+-]{1,20}"
 
 
 class ImageConfig(NamedTuple):
@@ -50,10 +50,10 @@ def parse(config: dict[str, Any]) -> ImageConfig:
     section = _typed(raw, dict, "config") if raw is not None else {}
     workdir = _string(section, "WorkingDir")
     signal = _string(section, "StopSignal").upper()
-    if signal and not _SIGNAL.fullmatch(signal):
+    if signal and not re.fullmatch(_SIGNAL, signal):
         raise _wrong("StopSignal", "is not a signal")
     exposed = _keys(section, "ExposedPorts")
-    if not all(map(_PORT.fullmatch, exposed)):
+    if not all(re.fullmatch(_PORT, port) for port in exposed):
         raise _wrong("ExposedPorts", "holds something that is no port")
     volumes = tuple(dict.fromkeys(_path(path, "Volumes") for path in _keys(section, "Volumes")))
     if "/" in volumes:

@@ -18,7 +18,7 @@ except ImportError:
     except ImportError:  # another Python than CPython
         from hashlib import sha256 as _small
 
-_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_DIGEST = "sha256:[0-9a-f]{64}"
 
 
 class Hash(Protocol):
@@ -30,7 +30,7 @@ class Hash(Protocol):
 
 def is_digest(text: object) -> TypeGuard[str]:
     """Whether ``text`` is the digest of a blob that the store can hold."""
-    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(_DIGEST, text) is not None
 
 
 def of_bytes(data: bytes) -> str:

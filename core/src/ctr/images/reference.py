@@ -25,12 +25,11 @@ MAX_REPOSITORY = 255  # characters
 _ALNUM = "[a-z0-9]+"
 _COMPONENT = rf"{_ALNUM}(?:(?:[._]|__|-+){_ALNUM})*"
 _HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_DOMAIN = rf"(?:{_HOST}(?:\.{_HOST})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_REGISTRY = re.compile(_DOMAIN)
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile("sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_BARE_ID = re.compile("[0-9a-f]{64}")
+_REGISTRY = rf"(?:{_HOST}(?:\.{_HOST})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_REPOSITORY = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = "sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
+_BARE_ID = "[0-9a-f]{64}"
 
 
 class Reference(NamedTuple):
@@ -75,7 +74,7 @@ class Reference(NamedTuple):
 def parse(text: str) -> Reference:
     """Parse a reference; without tag and digest the tag is ``latest``.  Raises InvalidError."""
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
+    if at and not re.fullmatch(_DIGEST, digest):
         raise _invalid(text, "the digest is not sha256:HEX")
     # A colon after the last slash starts the tag; before it, a port.
     slash = rest.rfind("/")
@@ -83,9 +82,9 @@ def parse(text: str) -> Reference:
     tag = ""
     if colon >= 0:
         rest, tag = rest[:colon], rest[colon + 1 :]
-        if not _TAG.fullmatch(tag):
+        if not re.fullmatch(_TAG, tag):
             raise _invalid(text, "the tag must be up to 128 of letters, digits, '_', '.', '-'")
-    if _BARE_ID.fullmatch(rest):
+    if re.fullmatch(_BARE_ID, rest):
         raise _invalid(text, "64 hexadecimal digits would be an image ID")
     first, slashed, remainder = rest.partition("/")
     if slashed and _is_domain(first):
@@ -96,11 +95,11 @@ def parse(text: str) -> Reference:
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and repository and "/" not in repository:
         repository = f"library/{repository}"
-    if not _REGISTRY.fullmatch(registry):
+    if not re.fullmatch(_REGISTRY, registry):
         raise _invalid(text, "the registry is not a host name")
     if len(repository) > MAX_REPOSITORY:
         raise _invalid(text, f"the repository is longer than {MAX_REPOSITORY} characters")
-    if not _REPOSITORY.fullmatch(repository):
+    if not re.fullmatch(_REPOSITORY, repository):
         if repository != repository.lower():
             raise _invalid(text, "the repository must be lower case")
         raise _invalid(text, "the repository must be a-z, 0-9, separated by '.', '_', '-', '/'")
