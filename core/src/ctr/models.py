@@ -1,6 +1,7 @@
 """The records that pass between the engine, the drivers and the disk.
 
 Sizes are bytes, times nanoseconds since the epoch, unless the name says otherwise.
+Annotations here are types, not text, each of which NamedTuple would compile (3 ms a start).
 """
 
 from typing import NamedTuple

@@ -2,6 +2,7 @@
 
 ``ContainerOptions`` is the request, one field a flag of ``ctr run`` with docker's meaning;
 ``ContainerSpec`` is the final, merged object that policy was checked on and that is recorded.
+Annotations here are types, not text, each of which NamedTuple would compile (3 ms a start).
 """
 
 from typing import Any, NamedTuple

@@ -24,7 +24,8 @@ import pytest
 from ctr import snapshots
 from ctr.models import Mount
 from ctr.testing.storage import StorageConformance
-from ctr_storage_vfs import copying, ctr_storage_drivers
+from ctr import copying
+from ctr_storage_vfs import ctr_storage_drivers
 from ctr_storage_vfs.driver import VfsStorage
 from ctr.snapshots import SnapshotStore
 

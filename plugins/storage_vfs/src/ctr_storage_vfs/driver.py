@@ -33,8 +33,8 @@ class VfsStorage:
         base = self._store.parent(parent) if parent is not None else None
 
         def fill(path: str) -> None:
+            from ctr.copying import copy_tree
             from ctr.idmap import IdMapper
-            from ctr_storage_vfs.copying import copy_tree
 
             mapper = IdMapper(options.uid_map, options.gid_map)
             tree = f"{path}/fs"

@@ -9,7 +9,7 @@ from ctr.errors import NotFoundError
 from ctr.idmap import IdMapper
 from ctr.models import Mount
 from ctr.snapshots import SnapshotStore, check_key
-from ctr_storage_vfs.copying import copy_tree
+from ctr.copying import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

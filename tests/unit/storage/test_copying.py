@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ctr import copying
 from ctr.idmap import IdMapper
-from ctr_storage_vfs import copying
 
 if TYPE_CHECKING:
     from pathlib import Path
