@@ -16,9 +16,10 @@ class MountSpec(NamedTuple):
 
     ``kind`` is bind, volume or tmpfs.  ``source`` is an absolute path of the host (bind),
     a volume's name or empty for an anonymous one (volume), or empty.  ``target`` is an
-    absolute path in the container.  ``anonymous``: a volume that nobody named.  ``create``: a missing source folder is made (``-v``,
-    not ``--mount``).  ``copy``: an empty volume gets the image's content.  ``size`` (bytes)
-    and ``mode`` are tmpfs's; 0 and -1 mean its defaults.
+    absolute path in the container.  ``anonymous``: a volume that nobody named.  ``create``:
+    a missing source folder is made (``-v``, not ``--mount``).  ``copy``: an empty volume gets
+    the image's content.  ``size`` (bytes) and ``mode`` are tmpfs's; 0 and -1 mean its
+    defaults.
     """
 
     kind: str

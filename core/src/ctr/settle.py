@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ctr.images.config import ImageConfig
-    from ctr.models import DeviceRule
+    from ctr.models import DeviceRule, Resources
 
 #: Docker's default, and what `--userns private` maps when no --uidmap says otherwise.
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -103,7 +103,7 @@ def settle(
         seccomp="unconfined" if options.privileged and seccomp == "default" else seccomp,
         sysctls=_sysctls(options, private),
         ulimits=ulimits,
-        resources=options.resources._replace(devices=rules),
+        resources=_resources(options, rules),
         oom_score_adj=options.oom_score_adj,
         cgroup_group=_group(options, container),
         devices=nodes,
@@ -268,6 +268,14 @@ def _devices(
         rules += devices.rules_of(found, spec.access)
     rules += [devices.parse_rule(text) for text in options.device_rules]
     return tuple(nodes), tuple(rules)
+
+
+def _resources(options: ContainerOptions, rules: tuple[DeviceRule, ...]) -> Resources:
+    """With docker's default for swap: as much again as memory."""
+    resources = options.resources._replace(devices=rules)
+    if resources.memory and resources.memory > 0 and resources.memory_swap is None:
+        return resources._replace(memory_swap=2 * resources.memory)
+    return resources
 
 
 def _sysctls(options: ContainerOptions, private: dict[str, bool]) -> tuple[tuple[str, str], ...]:

@@ -115,6 +115,15 @@ def test_alternatives():
     assert v2.alternative == ("io.weight", "4950")
 
 
+def test_a_kernel_that_counts_no_swap():
+    """Twice the memory is what nobody asks for, and what every limit of memory comes with."""
+    (_, v1), (_, v2) = (of(Resources(memory=64, memory_swap=128)) for of in (v1_limits, v2_limits))
+    assert (v1.value, v1.alternative) == ("128", ("memory.limit_in_bytes", "64"))
+    assert (v2.value, v2.alternative) == ("64", ("memory.max", "64"))
+    for of in (v1_limits, v2_limits):
+        assert of(Resources(memory=64, memory_swap=129))[1].alternative is None
+
+
 def test_a_period_alone_repeats_the_quota():
     (limit,) = v2_limits(Resources(cpu_period=50000), current_quota="20000")
     assert limit.value == "20000 50000"

@@ -42,7 +42,7 @@ def v1_limits(resources: Resources) -> list[Limit]:
     if r.memory:
         add("memory", "limit_in_bytes", r.memory)
     if r.memory_swap:
-        add("memory", "memsw.limit_in_bytes", r.memory_swap)
+        limits.append(_swap("memory.memsw.limit_in_bytes", r.memory_swap, r, "limit_in_bytes"))
     if r.memory_reservation:
         add("memory", "soft_limit_in_bytes", r.memory_reservation)
     if r.memory_swappiness is not None:
@@ -102,7 +102,8 @@ def v2_limits(resources: Resources, *, current_quota: str = "max") -> list[Limit
     if r.memory:
         add("memory", "max", _or_max(r.memory))
     if r.memory_swap:
-        add("memory", "swap.max", _or_max(swap_max(r.memory, r.memory_swap)))
+        swap = swap_max(r.memory, r.memory_swap)
+        limits.append(_swap("memory.swap.max", _or_max(swap), r, "max"))
     if r.memory_reservation:
         # -1, no reservation, is v2's 0
         add("memory", "low", max(r.memory_reservation, 0))
@@ -162,6 +163,17 @@ def swap_max(memory: int | None, memory_swap: int) -> int:
             hint="give --memory with --memory-swap",
         )
     return memory_swap - memory
+
+
+def _swap(file: str, value: object, resources: Resources, memory_file: str) -> Limit:
+    """A limit of swap.  Twice the memory is the default, and may be asked for by nobody.
+
+    So a kernel that doesn't count swap gets the memory's limit once more instead.
+    """
+    memory = resources.memory
+    default = memory is not None and resources.memory_swap == 2 * memory
+    instead = (f"memory.{memory_file}", str(memory)) if default else None
+    return Limit("memory", file, str(value), instead)
 
 
 def _check_swap(resources: Resources) -> None:
