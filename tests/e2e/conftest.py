@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from . import hostile
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -92,3 +94,35 @@ def ctr(ctr_root: Ctr) -> Ctr:
 def fresh(tmp_path) -> Ctr:
     """A root where nothing has happened yet."""
     return Ctr(str(tmp_path))
+
+
+class Arena(Ctr):
+    """A root for attacks, with the image "tools" and others on top of it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.folder = folder
+        self.probe = hostile.compile_probe(folder)
+        self.tools = hostile.tar(*hostile.tools(self.probe))
+        self.count = 0
+        self.load(name="tools")
+
+    def load(self, *members: hostile.Member, name: str = "", **config: object) -> str:
+        """Make an image: the tools, and a layer on top of them; return its name."""
+        self.count += 1
+        name = name or f"hostile{self.count}"
+        file = os.path.join(self.folder, "image.tar")
+        layers = [self.tools, *([hostile.tar(*members)] if members else [])]
+        with open(file, "wb") as archive:
+            archive.write(hostile.archive(config, *layers, name=name))
+        result = self("image", "load", "-q", file)
+        assert result == (0, "", ""), result
+        return name
+
+
+@pytest.fixture(scope="session")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """One root for the attacks of a session."""
+    arena = Arena(str(tmp_path_factory.mktemp("arena")))
+    yield arena
+    assert arena("ps", "-a", "-q").out == ""

@@ -7,9 +7,10 @@ The order is a security property.  What it guards, from the top:
 2. The namespaces a container joins are entered after that, a user namespace last, and before
    those of its own are made.
 3. The cgroup is joined before anything of the image is touched.
-4. Mounts go parents before children; masks and read-only paths come after every mount, so
-   that no volume can uncover them (CVE-2019-16884, CVE-2023-27561); the root is made
-   read-only last, for mount points are made in it.
+4. /proc, /sys and /dev are no links of the image, else a mount could change where the masks
+   find them (CVE-2023-27561, CVE-2026-41579).  Mounts go parents before children; masks and
+   read-only paths come after every mount, so that no volume can uncover them; the root is
+   made read-only last, for mount points are made in it.
 5. Sysctls are written in the new root, through a procfs that was just mounted.
 6. Identity, capabilities and seccomp come last, and nothing but exec follows them.
 """
@@ -193,14 +194,15 @@ class _Compiler:
         userns = spec.private("user")
         # In a user namespace the kernel mounts proc and sysfs only for one who owns the pid
         # and the network namespace; of the host's namespaces only a bind is to be had.
+        plain = Create.PLAIN_DIRECTORY
         if userns and not spec.private("pid"):
-            self.bind("/proc", "/proc", flags)
+            self.bind("/proc", "/proc", flags, create=plain)
         else:
-            self.add("core", [MountAt("proc", "/proc", (), flags)])
+            self.add("core", [MountAt("proc", "/proc", (), flags, plain)])
         if userns and not spec.private("network"):
-            self.bind("/sys", "/sys", flags | readonly)
+            self.bind("/sys", "/sys", flags | readonly, create=plain)
         else:
-            self.add("core", [MountAt("sysfs", "/sys", (), flags | readonly)])
+            self.add("core", [MountAt("sysfs", "/sys", (), flags | readonly, plain)])
         self.add(
             self.inputs.cgroup_plugin,
             self.inputs.cgroup.mounts(

@@ -233,7 +233,10 @@ class CgroupDriver(Protocol):
         ...
 
     def gc(self, valid: frozenset[str]) -> list[str]:
-        """Remove the groups of ``walk`` that are not in ``valid``; return what went."""
+        """Remove the groups of ``walk`` that are not in ``valid``; return what went.
+
+        One with processes is left alone: it is a live container of another root.
+        """
         ...
 
 

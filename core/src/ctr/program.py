@@ -88,6 +88,9 @@ class Create(IntEnum):
     NOTHING = 0
     DIRECTORY = 1
     FILE = 2
+    #: A folder as well, and no link on the way to it: later operations must find it again,
+    #: and what a link means can be changed by a mount in between.
+    PLAIN_DIRECTORY = 3
 
 
 class Slots:

@@ -418,14 +418,21 @@ def test_a_sysctl_stays_below_proc_sys(run: Containers) -> None:
     assert run.fails(ops.Sysctl("kernel/none_such", "1")).b == errno.ENOENT
 
 
-def test_a_sysctl_is_not_written_to_what_hides_procfs(run: Containers) -> None:
-    run(
-        "true",
-        ops.OpenTree(FREE, f"{run.rootfs}/srv"),
-        ops.MoveMount(FREE, "/proc/sys"),
-        ops.Sysctl("kernel/msgmax", "4321"),
-    )
-    assert os.listdir(f"{run.rootfs}/srv") == ["file"]
+@pytest.mark.parametrize("target", ["/proc", "/proc/sys", "/p/sys"])
+def test_nothing_is_mounted_on_procfs(run: Containers, target: str) -> None:
+    os.symlink("/proc", f"{run.rootfs}/p")
+    bind = ops.OpenTree(FREE, f"{run.rootfs}/srv")
+    assert run.fails(ops.MoveMount(FREE, target), bind).b == errno.EPERM
+    assert run.fails(ops.MountAt("tmpfs", target)).b == errno.EPERM
+
+
+@pytest.mark.parametrize("target", ["/link", "/link/below", "/dangling"])
+def test_a_plain_target_is_no_link(run: Containers, target: str) -> None:
+    links = [ops.Symlink("/link", "/srv"), ops.Symlink("/dangling", "/nothing")]
+    plain = ops.MountAt("tmpfs", target, create=Create.PLAIN_DIRECTORY)
+    assert run.fails(plain, *links).b == errno.ELOOP
+    plain = ops.MountAt("tmpfs", "/new/below", create=Create.PLAIN_DIRECTORY)
+    assert run("stat -f -c %T /new/below", plain) == "tmpfs\n"
 
 
 def test_limits(run: Containers) -> None:

@@ -233,12 +233,16 @@ def blamed(program: Sequence[Operation]) -> list[int]:
 
 
 def fake(**options: Any) -> FakeKernel:
-    """A kernel on which PROGRAM succeeds: it looks at these file systems, one after the other."""
+    """A kernel on which PROGRAM succeeds: the first file that is looked at is a cgroup's, and
+    what is mounted on is ext4.
+    """
     kernel = FakeKernel(**options)
-    seen = [linux.CGROUP_SUPER_MAGIC, linux.PROC_SUPER_MAGIC, EXT4, EXT4, linux.PROC_SUPER_MAGIC]
 
     def magic(fd: int) -> int:
-        return seen[kernel.names.count("fstype_magic") - 1]
+        if kernel.names.count("fstype_magic") == 1:
+            return linux.CGROUP_SUPER_MAGIC
+        paths = [call.arguments for call in kernel.calls if call.name in {"open", "openat2"}]
+        return EXT4 if {"/proc", "/mnt"} & set(paths[-1]) else linux.PROC_SUPER_MAGIC
 
     kernel.results["fstype_magic"] = magic
     return kernel
@@ -376,7 +380,7 @@ def test_a_folder_is_masked_by_an_empty_tmpfs_and_a_file_by_null() -> None:
 
 
 def test_missing_folders_are_made_one_at_a_time_by_descriptor() -> None:
-    kernel = FakeKernel()
+    kernel = FakeKernel(results={"fstype_magic": EXT4})
     there = {"/"}
 
     def openat2(dirfd: int, path: str, *_: Any, **__: Any) -> int:
@@ -531,6 +535,8 @@ def test_a_kernel_without_keys_is_no_failure() -> None:
 
 def test_a_sysctl_goes_through_the_procfs_that_was_mounted() -> None:
     kernel = FakeKernel()
+    magic = iter((EXT4, linux.PROC_SUPER_MAGIC))
+    kernel.results["fstype_magic"] = lambda fd: next(magic)
     program = [ops.Clone(0), ops.MountAt("proc", "/proc"), ops.Sysctl("kernel/x", "1")]
     assert execute(program, kernel)[0]
     copy = kernel.names.index("open_tree")

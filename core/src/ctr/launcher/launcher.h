@@ -98,7 +98,7 @@ _Noreturn void report_failure(struct run *run);
 /* paths.c: paths beneath the container's root */
 
 /* enum ctr.program.Create */
-enum create { CREATE_NOTHING, CREATE_DIRECTORY, CREATE_FILE };
+enum create { CREATE_NOTHING, CREATE_DIRECTORY, CREATE_FILE, CREATE_PLAIN_DIRECTORY };
 
 /* Opens `path` beneath the container's root.  Links are followed within the root. */
 int open_beneath(struct run *run, const char *path, int flags);

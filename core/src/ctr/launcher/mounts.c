@@ -230,7 +230,12 @@ static int place(struct run *run, int mount, const char *target, int64_t create)
 	int fd = open_target(run, target, (enum create)create, NULL);
 
 	if (fd < 0)
-		return fail(run, "open", target);
+		return create == CREATE_PLAIN_DIRECTORY && errno == ELOOP
+			       ? fail_with(run, ELOOP, "a link leads to or stands at", target)
+			       : fail(run, "open", target);
+	/* There it would hide what masks are for (CVE-2019-16884), whatever name it came by. */
+	if (verify(fd, 2 /* Verify.PROCFS */, 0, 0) == 0)
+		return closing(fd, fail_with(run, EPERM, "mounts on procfs are refused:", target));
 	if (sys_move_mount(mount, fd) < 0)
 		return closing(fd, fail(run, "move_mount", target));
 	return closing(fd, 0);

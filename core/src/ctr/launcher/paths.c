@@ -117,7 +117,7 @@ static int make(struct run *run, const struct walk *walk, const char *name, enum
 
 	if (folder < 0)
 		return -1;
-	if (create == CREATE_DIRECTORY) {
+	if (create != CREATE_FILE) {
 		made = mkdirat(folder, name, 0755);
 	} else {
 		made = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -182,7 +182,8 @@ int open_target(struct run *run, const char *path, enum create create, bool *cre
 {
 	struct walk walk = {.links = 0};
 	char name[NAME_MAX + 1];
-	int fd = open_beneath(run, path, O_PATH);
+	int fd = open_in(root_of(run), path, O_PATH,
+			 create == CREATE_PLAIN_DIRECTORY ? NO_SYMLINKS : 0);
 
 	if (created)
 		*created = false;

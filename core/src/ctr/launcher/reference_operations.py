@@ -133,7 +133,7 @@ def attach_root(run: Run, op: ops.AttachRoot) -> None:
 def mount_at(run: Run, op: ops.MountAt) -> None:
     fd = run.kernel.new_mount(op.fstype, "", op.options, op.attributes)
     with run.closing(fd), run.target(op.target, op.create) as target:
-        run.attach(fd, target)
+        run.place(fd, target)
         if op.fstype == "proc":
             flags = linux.OPEN_TREE_CLONE | linux.AT_EMPTY_PATH
             run.proc = run.kernel.open_tree(fd, "", flags)
@@ -141,7 +141,7 @@ def mount_at(run: Run, op: ops.MountAt) -> None:
 
 def move_mount(run: Run, op: ops.MoveMount) -> None:
     with run.target(op.target, op.create) as target:
-        run.attach(run.slot(op.slot), target)
+        run.place(run.slot(op.slot), target)
 
 
 def make_directory(run: Run, op: ops.MakeDirectory) -> None:

@@ -78,12 +78,12 @@ class Run:
             return self.beneath(path, flags)
         return self.kernel.open(path, flags)
 
-    def beneath(self, path: str, flags: int) -> int:
+    def beneath(self, path: str, flags: int, resolve: int = IN_ROOT) -> int:
         """Open ``path`` in the container's root; before one is attached, in the host's."""
         if self.root >= 0:
-            return self.kernel.openat2(self.root, path, flags, resolve=IN_ROOT)
+            return self.kernel.openat2(self.root, path, flags, resolve=resolve)
         with self.closing(self.kernel.open("/", os.O_PATH | os.O_DIRECTORY)) as root:
-            return self.kernel.openat2(root, path, flags, resolve=IN_ROOT)
+            return self.kernel.openat2(root, path, flags, resolve=resolve)
 
     def find(self, path: str) -> int | None:
         """An O_PATH descriptor of ``path`` in the root; None where nothing is there."""
@@ -111,16 +111,18 @@ class Run:
         What is missing is made one component at a time, each through the descriptor of its
         folder (CVE-2024-45310).
         """
+        plain = create == Create.PLAIN_DIRECTORY
+        resolve = IN_ROOT | linux.RESOLVE_NO_SYMLINKS if plain else IN_ROOT
         try:
-            return self.beneath(path, os.O_PATH), False
+            return self.beneath(path, os.O_PATH, resolve), False
         except FileNotFoundError:
             if create == Create.NOTHING:
                 raise
         head, name = _split(path)
-        folder, _ = self.make(head, Create.DIRECTORY, links)
+        folder, _ = self.make(head, create if plain else Create.DIRECTORY, links)
         with self.closing(folder):
             try:
-                if create == Create.DIRECTORY:
+                if create != Create.FILE:
                     self.kernel.mkdir(name, 0o755, dir_fd=folder)
                 else:
                     self.kernel.mknod(name, stat.S_IFREG | 0o644, dir_fd=folder)
@@ -150,6 +152,14 @@ class Run:
         """
         self.kernel.prctl(linux.PR_SET_PDEATHSIG, 9)
         self.kernel.prctl(linux.PR_SET_DUMPABLE, 0)
+
+    def place(self, mount: int, target: int) -> None:
+        """Mount what came from outside: anywhere but on procfs, where it would hide what
+        masks are for (CVE-2019-16884), whatever name it came by.
+        """
+        if self.kernel.fstype_magic(target) == linux.PROC_SUPER_MAGIC:
+            raise failure(errno.EPERM, "mounts on procfs are refused")
+        self.attach(mount, target)
 
     def attach(self, mount: int, target: int) -> None:
         """move_mount between two descriptors: no path to swap (CVE-2021-30465)."""

@@ -68,7 +68,13 @@ def dev(
     the later wins.
     """
     operations: list[Operation] = [
-        MountAt("tmpfs", "/dev", ("mode=0755", "size=65536k"), _NOSUID | _STRICTATIME)
+        MountAt(
+            "tmpfs",
+            "/dev",
+            ("mode=0755", "size=65536k"),
+            _NOSUID | _STRICTATIME,
+            Create.PLAIN_DIRECTORY,
+        )
     ]
     wanted = {device.path: device for device in (*devices.NODES, *extra)}
     for device in wanted.values():

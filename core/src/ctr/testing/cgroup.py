@@ -328,6 +328,21 @@ class CgroupConformance:
                 driver.remove(name)
 
     @pytest.mark.root
+    def test_gc_kills_nothing(self, driver: CgroupDriver) -> None:
+        """A group that is not valid but has processes is another root's live container."""
+        group = f"/ctr/test-{os.getpid()}-live"
+        try:
+            driver.create(group, Resources())
+            inside = self.enter(driver, group, sleep_inside)
+            self.listed(driver, group, inside.pid)
+            assert driver.gc(frozenset(driver.walk()) - {group}) == []
+            assert inside.pid in driver.processes(group)
+        finally:
+            driver.remove(group)
+        assert inside.wait() == -signal.SIGKILL
+        inside.close()
+
+    @pytest.mark.root
     def test_pids_limit_and_update(self, driver: CgroupDriver, group: str) -> None:
         """A limit holds; update changes it and leaves the others alone."""
         driver.create(group, Resources(pids_limit=4))

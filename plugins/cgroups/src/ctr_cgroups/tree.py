@@ -266,21 +266,27 @@ def _remove_tree(path: str) -> bool:
 
 
 def remove_stale(
-    groups: Iterable[str], valid: frozenset[str], remove: Callable[[str], None]
+    groups: Iterable[str], valid: frozenset[str], paths: Callable[[str], list[str]]
 ) -> list[str]:
-    """Remove the ``groups`` that are not in ``valid``; return them.
+    """Remove the ``groups`` that are not in ``valid``, at their ``paths``; return them.
 
-    Goes on past those that can't be removed, and raises an ExceptionGroup in the end.
+    Nothing is killed: every root of the machine has its groups here, so one that is not
+    known and has processes is a live container of another root.  Goes on past those that
+    can't be removed, and raises an ExceptionGroup in the end.
     """
     gone: list[str] = []
     errors: list[Exception] = []
     for group in groups:
-        if group not in valid:
-            try:
-                remove(group)
-            except (DriverError, OSError) as error:
-                errors.append(error)
-            else:
+        # Every path is looked at before any goes: to take one hierarchy's group from a live
+        # container would be as bad.
+        if group in valid or any(map(processes, paths(group))):
+            continue
+        try:
+            removed = [_remove_tree(path) for path in paths(group)]
+        except OSError as error:
+            errors.append(error)
+        else:
+            if all(removed):
                 gone.append(group)
     if errors:
         raise ExceptionGroup("cannot remove every stale control group", errors)

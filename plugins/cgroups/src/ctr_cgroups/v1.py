@@ -131,7 +131,7 @@ class V1:
             yield f"{tree.PARENT}/{name}"
 
     def gc(self, valid: frozenset[str]) -> list[str]:
-        return tree.remove_stale(list(self.walk()), valid, self.remove)
+        return tree.remove_stale(list(self.walk()), valid, self._paths)
 
     def _paths(self, group: str) -> list[str]:
         return [root + group for root in self._roots]

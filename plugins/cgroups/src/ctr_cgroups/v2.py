@@ -105,7 +105,7 @@ class V2:
             yield f"{tree.PARENT}/{name}"
 
     def gc(self, valid: frozenset[str]) -> list[str]:
-        return tree.remove_stale(list(self.walk()), valid, self.remove)
+        return tree.remove_stale(list(self.walk()), valid, lambda group: [self._root + group])
 
     def _limits(self, resources: Resources, current_quota: str = "max") -> list[Limit]:
         """The lines to write, once every controller they need is known to be here."""
