@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.root
 
-PLUGIN = '''
+PLUGIN = """
 import json, os
 from ctr.hookspecs import hookimpl
 
@@ -27,7 +27,7 @@ def told(point, context):
     if os.environ.get("FAIL") == point:
         raise RuntimeError("as asked")
 
-'''
+"""
 POINTS = ["create_runtime", "create_container", "start_container", "poststart", "poststop"]
 
 
