@@ -16,7 +16,11 @@ from ctr.start import RECORD, START, hook_context
 from ctr.state import ContainerRow, boot_id
 from ctr.undo import PATIENCE, Undo
 
+#: How long a start takes at most from its group to the process in it.
+START_SECONDS = 1.0
+
 if TYPE_CHECKING:
+    from ctr.drivers import CgroupDriver
     from ctr.engine import Engine
     from ctr.journal import FileJournal
     from ctr.launch import Exit
@@ -74,8 +78,22 @@ def _gc(engine: Engine) -> list[str]:
             if kind == "cgroup" and not engine.host.probe(offer, engine.settings).ok:
                 continue  # its hierarchies are not here, and so no groups
             driver = engine.driver(kind, name)
-            removed += [f"{kind} {name}: {item}" for item in driver.gc(valid)]
+            spared = _begun(driver, valid) if kind == "cgroup" else frozenset()
+            removed += [f"{kind} {name}: {item}" for item in driver.gc(valid | spared)]
     return removed
+
+
+def _begun(driver: CgroupDriver, valid: frozenset[str]) -> frozenset[str]:
+    """The groups that another root may have made for a container that it is starting.
+
+    All roots have their groups in one place and no lock in common: one that is empty now
+    and filled or gone a moment later is no leftover.
+    """
+    stale = frozenset(driver.walk()) - valid
+    if not stale:
+        return frozenset()
+    time.sleep(START_SECONDS)
+    return frozenset(driver.walk()) - stale
 
 
 def finish(engine: Engine, container: str, ended: Exit | None = None) -> None:
