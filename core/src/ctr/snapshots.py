@@ -171,6 +171,7 @@ class SnapshotStore:
     def remove(self, key: str) -> None:
         """Remove a snapshot and what is derived from it; one already gone is a success.
 
+        One whose making was broken off leaves a folder without a key: those go then too.
         Raises ConflictError when it has children, made or in the making.
         """
         check_key(key)
@@ -180,16 +181,17 @@ class SnapshotStore:
             return
         with lock:
             record = self._read(key)
-            doomed = []
-            if record is not None:
-                doomed = self._removable(record)
-            for victim in doomed:
-                os.unlink(f"{self._keys}/{victim.key}")
             if record is None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{self._keys}/{key}")
-        for victim in doomed:
-            self._delete(victim.folder)
+                folders = self._leftovers({known.folder for known in self._records()})
+            else:
+                doomed = self._removable(record)
+                for victim in doomed:
+                    os.unlink(f"{self._keys}/{victim.key}")
+                folders = [victim.folder for victim in doomed]
+        for folder in folders:
+            self._delete(folder)
 
     def gc(self, valid: frozenset[str]) -> list[str]:
         """Remove every snapshot that no key of ``valid`` is or descends from, and leftovers.
@@ -215,18 +217,20 @@ class SnapshotStore:
                 os.unlink(f"{self._keys}/{record.key}")
             for key in set(os.listdir(self._keys)) - records.keys():
                 os.unlink(f"{self._keys}/{key}")
-            kept = {record.folder for record in records.values()} - {r.folder for r in doomed}
-            known = kept.union(record.folder for record in doomed)
-            leftovers = [
-                name
-                for name in sorted(os.listdir(self.root))
-                if _is_folder(name) and name not in known and not self._busy(name)
-            ]
+            leftovers = self._leftovers({record.folder for record in records.values()})
         for folder in [record.folder for record in doomed] + leftovers:
             self._delete(folder)
         return [record.key for record in doomed if "@" not in record.key] + leftovers
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _leftovers(self, known: set[str]) -> list[str]:
+        """The folders that no record leads to and nobody is making."""
+        return [
+            name
+            for name in sorted(os.listdir(self.root))
+            if _is_folder(name) and name not in known and not self._busy(name)
+        ]
 
     def _read(self, key: str) -> Record | None:
         try:

@@ -152,6 +152,15 @@ def test_leftovers_are_swept(store: SnapshotStore) -> None:
     assert "0123ab" not in folders(store)
 
 
+def test_removing_what_was_broken_off_sweeps_its_folder(store: SnapshotStore) -> None:
+    """Nobody knows whose folder it was: the key comes last."""
+    store.create("key", "active", None, nothing)
+    os.mkdir(store.path("0123ab"), 0o700)
+    store.remove("broken-off")
+    assert not os.path.exists(store.path("0123ab"))
+    assert store.get("key").key == "key"
+
+
 def test_a_folder_in_the_making_is_no_leftover(store: SnapshotStore) -> None:
     def slow(path: str) -> None:
         assert store.gc(frozenset()) == []
