@@ -157,6 +157,14 @@ def test_h_is_help_but_where_it_is_taken(command, capsys):
     assert "Usage: ctr run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [[], ["image"]])
+def test_a_group_alone_is_a_question_for_help(arguments, capsys):
+    assert main.run(arguments) == 0
+    printed = capsys.readouterr()
+    assert "Commands:\n" in printed.out
+    assert not printed.err
+
+
 def test_settings_reach_the_command(command, monkeypatch):
     monkeypatch.setenv("CTR_STORAGE", "from-environment")
     seen = []

@@ -26,6 +26,9 @@ ENGINE_FAILED = 125
 #: 128 + SIGINT, 128 + SIGPIPE.
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
+#: A group without a command, which asks for help; before click 8.2 that was no error.
+_ONLY_A_GROUP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 _META = "ctr.exit_125"
 _HELP = ["-h", "--help"]
 
@@ -233,6 +236,9 @@ def run(arguments: Sequence[str]) -> int:
             return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except _ONLY_A_GROUP as help_:
+        click.echo(help_.message)
+        return 0
     except BrokenPipeError:
         # What reads our output has gone; the interpreter's own flush would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
