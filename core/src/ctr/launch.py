@@ -9,7 +9,13 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctr.errors import CommandNotFoundError, LaunchError, NotExecutableError, UnsupportedError
+from ctr.errors import (
+    CommandNotFoundError,
+    InvalidError,
+    LaunchError,
+    NotExecutableError,
+    UnsupportedError,
+)
 from ctr.launcher import protocol
 from ctr.operations import Exec
 
@@ -155,13 +161,17 @@ def spawn(
 def choose_launcher(asked: str = "") -> str:
     """``native`` where it was built, else ``reference``; or what was asked for.
 
-    Raises UnsupportedError when that is not there.
+    Raises UnsupportedError when that is not there, InvalidError for another name.
     """
     from ctr.launcher import native
 
+    if asked not in ("", "native", "reference"):
+        raise InvalidError(
+            f"cannot use the launcher {asked!r}: unknown", hint="known are native and reference"
+        )
     if asked == "reference" or (not asked and not native.available()):
         return "reference"
-    if asked not in ("", "native") or not native.available():
+    if not native.available():
         raise UnsupportedError(
             f"cannot use the launcher {asked!r}: not built",
             hint="apt install gcc libc6-dev, then install ctr-core anew",

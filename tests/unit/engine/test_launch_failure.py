@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 
-from ctr.launch import failure
+import pytest
+
+from ctr.errors import InvalidError
+from ctr.launch import choose_launcher, failure
 from ctr.operations import Unshare
 
 CLONE_NEWTIME = 0x80
@@ -15,3 +18,9 @@ def test_a_namespace_that_the_kernel_lacks() -> None:
     error = failure([operation], "web", 0, errno.EINVAL, "")
     assert error.message == ("cannot start web: namespaces: unshare time failed: Invalid argument")
     assert "ctr doctor" in error.hint
+
+
+def test_an_unknown_launcher() -> None:
+    with pytest.raises(InvalidError, match="unknown") as caught:
+        choose_launcher("nosuch")
+    assert caught.value.hint == "known are native and reference"
