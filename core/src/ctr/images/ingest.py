@@ -167,12 +167,15 @@ def sweep(root: str) -> None:
     folder = os.path.join(root, "ingest")
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # a transaction that ended since, which needs no lock
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(fd)
