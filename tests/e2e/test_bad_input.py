@@ -111,11 +111,11 @@ def test_unknown_drivers_and_options(ctr, flag: str, name: str, message: str) ->
 
 
 def test_an_explicit_choice_that_cannot_work_says_why(ctr) -> None:
-    name = "v1" if V2_CONTROLLERS else "v2"
+    name, reason = ("v1", "no cgroup v1 ") if V2_CONTROLLERS else ("v2", "cgroup v2 is ")
     result = ctr("--cgroups", name, "run", "--rm", "--network", "none", "base", "true")
     assert result.status == 125
     first, hint = result.err.splitlines()
-    assert first.startswith(f"ctr: cannot use cgroup driver {name} (chosen by --cgroups): cgroup")
+    assert first.startswith(f"ctr: cannot use cgroup driver {name} (chosen by --cgroups): {reason}")
     assert hint.startswith("hint: the others: v")
 
 

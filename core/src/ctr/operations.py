@@ -458,7 +458,7 @@ class Init(Operation, opcode=40, phase=Phase.LAST):
     """fork(2): the child goes on; PID 1 forwards signals to it and reaps (``--init``)."""
 
     def describe(self) -> str:
-        return "stay as PID 1, go on as its child"
+        return "stay as PID 1 and go on as its child"
 
 
 class CloseDescriptors(Operation, opcode=41, phase=Phase.LAST):

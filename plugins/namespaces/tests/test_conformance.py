@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class TestNamespaces(NamespaceConformance):
-    @pytest.fixture(params=[driver[0] for driver in DRIVERS])
+    @pytest.fixture(
+        params=[
+            pytest.param(name, marks=pytest.mark.driver(f"namespace:{name}"))
+            for name, *_ in DRIVERS
+        ]
+    )
     def info(self, request: pytest.FixtureRequest) -> DriverInfo[NamespaceDriver]:
         (info,) = (one for one in ctr_namespaces() if one.name == request.param)
         return info

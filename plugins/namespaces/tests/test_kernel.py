@@ -91,6 +91,7 @@ def test_root_of_a_user_namespace() -> None:
             os.close(fd)
 
 
+@pytest.mark.driver("namespace:time")
 def test_time_offsets() -> None:
     hour = 3600 * 10**9
     request = NamespaceRequest("private", monotonic_ns=hour + 5, boottime_ns=-1)

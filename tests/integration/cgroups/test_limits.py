@@ -139,8 +139,14 @@ def test_cpu_is_throttled(driver, group, read, start):
     assert "nr_throttled 0" not in read("cpu.stat")
 
 
-def test_cpuset(driver, group, read, start):
-    driver.create(group, Resources())
+def test_cpuset(driver, group, layout, read, start, v1):
+    controllers = layout.unified_controllers
+    if v1:
+        controllers = [name for h in layout.hierarchies for name in h.controllers]
+    if "cpuset" not in controllers:
+        pytest.skip("this kernel has no cpuset controller")
+    with pytest.raises(InvalidError, match=r"cpuset\.cpus of .* to 4000"):
+        driver.create(group, Resources(cpuset_cpus="4000"))
     allowed = os.sched_getaffinity(0)
     first = min(allowed)
     driver.update(group, Resources(cpuset_cpus=str(first), cpuset_mems="0"))

@@ -122,6 +122,8 @@ def test_another_user_than_root(monkeypatch):
     [
         ([], 0, "containers can run with the default drivers"),
         (["a"], 1, "problem: a: do this"),
+        (["a"], 1, "1 problem: containers can't run with these settings"),
+        (["a", "b"], 1, "2 problems: containers can't run with these settings"),
     ],
 )
 def test_the_command_exits_1_when_containers_cannot_run(monkeypatch, capsys, broken, status, line):

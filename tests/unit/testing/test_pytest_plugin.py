@@ -72,6 +72,26 @@ def test_an_ability_that_a_required_driver_does_not_declare_is_skipped(run, monk
     run(source, "--ctr-require=storage:missing").assert_outcomes(passed=1, skipped=1)
 
 
+@pytest.mark.parametrize(
+    ("unusable", "outcomes"),
+    [("namespace:time", {"passed": 1, "skipped": 1}), ("storage:missing", {"errors": 2})],
+)
+def test_a_skip_for_the_sake_of_a_driver_that_is_not_required(run, monkeypatch, unusable, outcomes):
+    """It is a skip; where the required one can't work either, it is a failure."""
+    monkeypatch.setattr(
+        pytest_plugin, "_unusable", lambda driver, folder: "no" if driver == unusable else ""
+    )
+    source = """
+        import pytest
+        pytestmark = pytest.mark.driver("storage:missing")
+
+        @pytest.mark.driver("namespace:time")
+        def test_it(): pass
+        def test_other(): pass
+    """
+    run(source, "--ctr-require=storage:missing").assert_outcomes(**outcomes)
+
+
 def test_a_required_driver_needs_a_test_that_passes(run):
     result = run("def test_other(): pass", "--ctr-require=storage:overlay")
     result.assert_outcomes(passed=1)

@@ -39,7 +39,8 @@ def doctor(cli: Cli, form: str) -> int:
     for check in remedies:
         click.echo(f"{check.status}: {check.name}: {check.remedy}")
     if problems:
-        click.echo(f"{len(problems)} problems: containers can't run with these settings")
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        click.echo(f"{count}: containers can't run with these settings")
         return 1
     click.echo("containers can run with the default drivers")
     return 0

@@ -12,7 +12,8 @@ Markers:
     exercises the drivers that CTR_STORAGE, CTR_NETWORK_DRIVER and CTR_CGROUPS choose.
 
 With ``--ctr-require KIND:NAME`` (or CTR_REQUIRE, separated by commas) a skipped test of that
-driver is a failure, and so is a session in which no test of it passed.
+driver is a failure, unless for the sake of another driver that is not required, and so is a
+session in which no test of it passed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ MARKERS = (
 MATRIX = {"CTR_STORAGE": "storage", "CTR_NETWORK_DRIVER": "network", "CTR_CGROUPS": "cgroup"}
 
 _required = pytest.StashKey[dict[str, bool]]()
+#: On an item that was skipped: whether for the sake of a driver that is not required.
+_excused = pytest.StashKey[bool]()
 
 
 class Undeclared(Skipped):
@@ -76,9 +79,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     folder = item.config.getoption("basetemp") or tempfile.gettempdir()
-    for driver in _drivers(item):
+    required = item.config.stash[_required]
+    for driver in sorted(_drivers(item), key=lambda name: name not in required):
         reason = _unusable(driver, os.path.abspath(folder))
         if reason:
+            item.stash[_excused] = driver not in required
             pytest.skip(f"{driver}: {reason}")
 
 
@@ -92,7 +97,8 @@ def pytest_runtest_makereport(
         if driver not in required:
             continue
         undeclared = call.excinfo is not None and call.excinfo.errisinstance(Undeclared)
-        if report.skipped and not undeclared and not hasattr(report, "wasxfail"):
+        excused = undeclared or item.stash.get(_excused, False)
+        if report.skipped and not excused and not hasattr(report, "wasxfail"):
             report.outcome = "failed"
             report.longrepr = f"skipped, but {driver} is required: {report.longrepr}"
         elif report.when == "call" and report.passed:
