@@ -58,7 +58,10 @@ class Inside:
     """A process that was put into a group by a driver's operations, as a launch does it."""
 
     def __init__(self, operations: Iterable[Operation], work: Callable[[], str]) -> None:
-        """Start it; ``work`` runs inside and what it returns is ``answer()``."""
+        """Start it and wait until it is inside, or has failed to get there.
+
+        ``work`` runs inside and what it returns is ``answer()``.
+        """
         ordered = sorted(operations, key=lambda operation: operation.phase)
         clones = [one for one in ordered if isinstance(one, Clone)]
         parent = [one for one in ordered if one.side is Side.PARENT and one not in clones]
@@ -66,6 +69,7 @@ class Inside:
         self.status: int | None = None
         self._reader, writer = os.pipe()
         go_on, gate = os.pipe()
+        entered, inside = os.pipe()
         run = Run(kernel.Kernel(), (writer, writer, writer))  # streams to own, and no more
         try:
             _perform(run, [one for one in parent if one.phase < Phase.CLONE])
@@ -77,12 +81,14 @@ class Inside:
             if self.pid == 0:
                 os.close(gate)
                 os.read(go_on, 1)
-                _be_inside(run, child, work, writer)
+                _be_inside(run, child, work, (writer, inside))
             run.child = self.pid
             _perform(run, [one for one in parent if one.phase > Phase.CLONE])
         finally:
-            for fd in (writer, go_on, gate):
+            for fd in (writer, go_on, gate, inside):
                 os.close(fd)
+            os.read(entered, 1)
+            os.close(entered)
             for slot in {one.slot for one in parent if isinstance(one, _OPENING)}:
                 with contextlib.suppress(OSError):  # an operation failed before it
                     os.close(run.slot(slot))
@@ -121,10 +127,12 @@ def _perform(run: Run, operations: Iterable[Operation]) -> None:
 
 
 def _be_inside(
-    run: Run, operations: Iterable[Operation], work: Callable[[], str], writer: int
+    run: Run, operations: Iterable[Operation], work: Callable[[], str], ends: tuple[int, int]
 ) -> NoReturn:
+    writer, inside = ends
     try:
         _perform(run, operations)
+        os.close(inside)
         os.write(writer, work().encode())
     except BaseException as error:  # nothing may return into the test's copy
         os.write(writer, f"{type(error).__name__}: {error}".encode())
